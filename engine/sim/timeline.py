@@ -1,0 +1,70 @@
+"""Virtual time: a heap of things to happen, one source of chance, and the trace of what did.
+
+Equal seeds give equal traces, under any PYTHONHASHSEED and in any process: what is drawn depends on
+nothing but what was drawn before. `digest` tells two traces apart without keeping either.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from hashlib import blake2b
+from heapq import heappop, heappush
+from typing import Any
+
+from engine.contract import Nanos
+
+MILLISECOND: Nanos = 1_000_000
+
+
+class Crashed(Exception):
+    """Raised at a named point: the simulated process ends there."""
+
+
+class Timeline:
+    """Runs actions in order of their time; those of one time in the order they were asked for."""
+
+    def __init__(self, seed: int, *, trace: bool = False, keep: bool = False) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.now: Nanos = 0
+        self.lines: list[str] = []
+        """The trace, if `keep`."""
+        self._trace, self._keep = trace or keep, keep
+        self._hash = blake2b(digest_size=8)
+        self._heap: list[tuple[Nanos, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+
+    def after(self, delay: Nanos, action: Callable[..., None], *arguments: Any) -> None:
+        self._count += 1
+        heappush(self._heap, (self.now + delay, self._count, action, arguments))
+
+    def step(self) -> bool:
+        """Let the next thing happen; False if there is none."""
+        if not self._heap:
+            return False
+        self.now, _, action, arguments = heappop(self._heap)
+        action(*arguments)
+        return True
+
+    def chance(self, probability: float) -> bool:
+        """True with this probability; draws nothing for 0."""
+        return probability > 0 and self.rng.random() < probability
+
+    def spread(self, mean: Nanos) -> Nanos:
+        """An exponentially distributed duration, at least 1 ns."""
+        return 1 + int(self.rng.expovariate(1.0) * mean)
+
+    def note(self, who: str, what: str, *about: Any) -> None:
+        """Add a line to the trace."""
+        if not self._trace:
+            return
+        line = f"{self.now / MILLISECOND:12.3f}  {who:<12} {what:<10} "
+        line = (line + " ".join(map(str, about))).rstrip()
+        self._hash.update(line.encode() + b"\n")
+        if self._keep:
+            self.lines.append(line)
+
+    def digest(self) -> str:
+        """Of the trace so far."""
+        return self._hash.hexdigest()

@@ -1,0 +1,116 @@
+"""The handshake's messages, and sockets with the options that every endpoint needs.
+
+How they are used is in `engine.wire.endpoint`.
+"""
+
+# Annotations stay types here, not text: the codec reads them, and text would have to be compiled.
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from engine.record import Record
+from engine.wire import codec, envelope
+from engine.wire.codec import message
+
+HEARTBEAT_MS = 2_000
+HEARTBEAT_TIMEOUT_MS = 15_000
+"""Generous: a stopped debugger or a suspended terminal job is not dead."""
+QUEUE_MESSAGES = 4096
+"""High-water mark of each direction of each connection."""
+
+
+@message(1)
+class Hello(Record):
+    """`node` -1 asks for a number. `nonce` also tells a repeated hello from a second one."""
+
+    role: str
+    node: int
+    incarnation: int
+    nonce: bytes
+
+
+@message(2)
+class Challenge(Record):
+    """The listener's nonce, and its own proof that it knows the token."""
+
+    nonce: bytes
+    proof: bytes
+
+
+@message(3)
+class Proof(Record):
+    """The dialer's proof."""
+
+    proof: bytes
+
+
+@message(4)
+class Welcome(Record):
+    """Accepted, as this node."""
+
+    node: int
+    incarnation: int
+
+
+@message(5)
+class Refused(Record):
+    """`why` is `token`, `cluster`, `version`, `role`, `stale` or `link`; `text` a sentence."""
+
+    why: str
+    text: str
+
+
+@message(6)
+class Again(Record):
+    """From a dialer: this link has a new connection."""
+
+
+@message(7)
+class Probe(Record):
+    """From a listener: ignored. That it can be sent says the dialer is still connected."""
+
+
+class MonitoredSocket:
+    """A socket of its own context, with its monitor."""
+
+    def __init__(self, kind: int, options: Sequence[tuple[int, int]]) -> None:
+        # Blocking is right: shutting down means waiting for LINGER and not a moment more.
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self.context.socket(kind)
+        common = (
+            (zmq.LINGER, 0),
+            (zmq.SNDHWM, QUEUE_MESSAGES),
+            (zmq.RCVHWM, QUEUE_MESSAGES),
+            (zmq.MAXMSGSIZE, envelope.FRAME_MAX),
+            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
+            (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS),
+            (zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS),
+        )
+        for option, value in (*common, *options):
+            self.socket.setsockopt(option, value)
+        self.monitor = self.socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+
+    def news(self) -> list[int]:
+        """Monitor events since the last call."""
+        found: list[int] = []
+        while True:
+            try:
+                parts = self.monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return found
+            found.append(struct.unpack_from("=H", parts[0])[0])
+
+    def close(self) -> None:
+        if not self.context.closed:
+            self.socket.disable_monitor()
+            self.context.destroy()
+
+
+def frame_of(value: Any, cluster: int, link: int) -> bytes:
+    """The envelope of a registered message."""
+    kind, body = codec.encode(value)
+    return envelope.pack(kind, cluster, link, body)

@@ -1,0 +1,282 @@
+"""The server's end of the wire; the handshake and the rules are in `engine.wire.endpoint`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from engine.contract import Event, Link, Linked, Received
+from engine.errors import RefusedError
+from engine.record import Record
+from engine.wire import addresses, codec, envelope, keys
+from engine.wire.codec import WireError
+from engine.wire.handshake import (
+    Again,
+    Challenge,
+    Hello,
+    MonitoredSocket,
+    Probe,
+    Proof,
+    Refused,
+    Welcome,
+    frame_of,
+)
+
+ASSIGNED_NODE_FIRST = 1_000_000
+"""Nodes that ask for a number get one from here up; those below are the server's to give."""
+CHALLENGES_MAX = 256
+PROBES_MAX = 8
+
+_NODE_MAX = 1 << 32
+_INCARNATION_MAX = 1 << 62
+
+
+class _Peer(Record):
+    link: Link
+    route: bytes
+    nonce: bytes
+    up: bool
+
+
+class Listener:
+    """The server's end. Sole owner of `address`; ties each proven dialer to a `Link`.
+
+    `ipc://*` makes a private directory, removed by `close`; `address` is then the real address.
+    `token` is the path of a token file, for TCP. `cluster` 0 draws a number.
+    Roles not listed are refused. RefusedError, UsageError.
+
+    `counts`: received, sent, lost (no such link, or its queue is full), refused (dialers),
+    malformed (frames).
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        cluster: int = 0,
+        token: str | None = None,
+        roles: Sequence[str] = ("worker",),
+    ) -> None:
+        self._directory = ""
+        if address == "ipc://*":
+            address = addresses.private_address()
+            self._directory = os.path.dirname(address.removeprefix("ipc://"))
+        addresses.check_listen(address, token)
+        self.cluster = cluster or _random_number()
+        self.counts = dict.fromkeys(("received", "sent", "lost", "refused", "malformed"), 0)
+        self._token = None
+        if token is not None and address.startswith("tcp://"):
+            self._token = keys.read_token(token)
+        self._roles = frozenset(roles)
+        self._peers: dict[int, _Peer] = {}
+        self._numbers: dict[Link, int] = {}
+        self._challenges: dict[bytes, tuple[Hello, bytes]] = {}
+        self._next_node = ASSIGNED_NODE_FIRST
+        self._pending: list[Event] = []
+        self._probes = 0
+        self._ends = MonitoredSocket(zmq.ROUTER, ((zmq.ROUTER_MANDATORY, 1),))
+        self._socket = self._ends.socket
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise RefusedError(f"Cannot listen at {address}: {error.strerror}.") from None
+        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def pollables(self) -> tuple[Any, ...]:
+        """What to wait on for reading (ZeroMQ sockets) before the next `drain`."""
+        return self._socket, self._ends.monitor
+
+    @property
+    def links(self) -> list[Link]:
+        """Who is linked and not known to be gone."""
+        return [peer.link for peer in self._peers.values() if peer.up]
+
+    def drain(self, frames: int, size: int) -> list[Event]:
+        """What has arrived, up to so many frames and about so many bytes; never blocks."""
+        if zmq.EVENT_DISCONNECTED in self._ends.news():
+            self._probes = PROBES_MAX
+        if self._probes:
+            self._probe()
+        receive = self._socket.recv
+        while frames > 0 and size > 0:
+            try:
+                route = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            frame = receive()
+            if self._socket.getsockopt(zmq.RCVMORE):
+                while self._socket.getsockopt(zmq.RCVMORE):
+                    receive()
+                self.counts["malformed"] += 1
+            else:
+                self._take(route, frame)
+            frames -= 1
+            size -= len(frame)
+        events, self._pending = self._pending, []
+        return events
+
+    def send(self, link: Link, value: Any) -> bool:
+        """Hand a message to ZeroMQ; never blocks. False: it is lost, and counted."""
+        number = self._numbers.get(link)
+        if number is None or not self._send(self._peers[number].route, number, value):
+            self.counts["lost"] += 1
+            return False
+        self.counts["sent"] += 1
+        return True
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Stop listening; messages already sent get `linger_ms` to leave."""
+        if not self._ends.context.closed:
+            self._socket.setsockopt(zmq.LINGER, linger_ms)
+        self._ends.close()
+        if self._directory:
+            import shutil
+
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # --- frames ----------------------------------------------------------------------------------
+
+    def _take(self, route: bytes, frame: bytes) -> None:
+        try:
+            kind, cluster, number, body = envelope.unpack(frame)
+            if cluster not in (0, self.cluster):
+                self._refuse(route, "cluster", "This server belongs to another job.")
+                return
+            value = codec.decode(kind, body)
+        except envelope.VersionError as error:
+            self._refuse(route, "version", f"The server does not speak {error}.")
+            return
+        except WireError:
+            self.counts["malformed"] += 1
+            return
+        if number:
+            self._from_link(route, number, value)
+        else:
+            self._from_stranger(route, value)
+
+    def _from_link(self, route: bytes, number: int, value: Any) -> None:
+        peer = self._peers.get(number)
+        if peer is None:
+            self._refuse(route, "link", "The server does not know this link (any more).")
+            return
+        if peer.route != route or not peer.up:
+            self._peers[number] = peer._replace(route=route, up=True)
+            if not peer.up:
+                self._pending.append(Linked(peer.link, True))
+        if not isinstance(value, Again):
+            self.counts["received"] += 1
+            self._pending.append(Received(peer.link, value))
+
+    def _from_stranger(self, route: bytes, value: Any) -> None:
+        if isinstance(value, Hello):
+            self._hello(route, value)
+        elif isinstance(value, Proof) and self._token and route in self._challenges:
+            hello, nonce = self._challenges.pop(route)
+            expected = keys.proof(self._token, "dialer", hello.nonce, nonce)
+            if keys.proves(value.proof, expected):
+                self._welcome(route, hello)
+            else:
+                self._refuse(route, "token", "The token is not the server's.")
+        else:
+            self.counts["malformed"] += 1
+
+    def _hello(self, route: bytes, hello: Hello) -> None:
+        if (
+            hello.role not in self._roles
+            or not -1 <= hello.node < _NODE_MAX
+            or not 0 <= hello.incarnation < _INCARNATION_MAX
+            or len(hello.nonce) != keys.NONCE_BYTES
+        ):
+            self._refuse(route, "role", f"No {hello.role!r} numbered {hello.node} belongs here.")
+        elif self._token is None:
+            self._welcome(route, hello)
+        else:
+            nonce = os.urandom(keys.NONCE_BYTES)
+            if len(self._challenges) >= CHALLENGES_MAX:
+                self._challenges.pop(next(iter(self._challenges)))
+            self._challenges[route] = hello, nonce
+            proof = keys.proof(self._token, "listener", hello.nonce, nonce)
+            self._send(route, 0, Challenge(nonce, proof))
+
+    def _welcome(self, route: bytes, hello: Hello) -> None:
+        number = self._known(hello)
+        if number is None:
+            node = hello.node
+            if node == -1:
+                node, self._next_node = self._next_node, self._next_node + 1
+            link = Link(hello.role, node, hello.incarnation)
+            if not self._unseat(link):
+                self._refuse(route, "stale", f"A later {link.role} {node} is here already.")
+                return
+            number = _random_number()
+            self._peers[number] = _Peer(link, route, hello.nonce, True)
+            self._numbers[link] = number
+            self._pending.append(Linked(link, True))
+        self._peers[number] = peer = self._peers[number]._replace(route=route)
+        self._send(route, number, Welcome(peer.link.node, peer.link.incarnation))
+
+    def _known(self, hello: Hello) -> int | None:
+        for number, peer in self._peers.items():
+            if peer.nonce == hello.nonce and peer.link.role == hello.role:
+                return number
+        return None
+
+    def _unseat(self, newcomer: Link) -> bool:
+        """Forget earlier incarnations of this node; False if a later one is here."""
+        for number, peer in list(self._peers.items()):
+            link = peer.link
+            if (link.role, link.node) != (newcomer.role, newcomer.node):
+                continue
+            if link.incarnation > newcomer.incarnation:
+                return False
+            del self._peers[number], self._numbers[link]
+            if peer.up:
+                self._pending.append(Linked(link, False))
+        return True
+
+    def _refuse(self, route: bytes, why: str, text: str) -> None:
+        self.counts["refused"] += 1
+        self._send(route, 0, Refused(why, text))
+
+    def _send(self, route: bytes, number: int, value: Any) -> bool:
+        frame = frame_of(value, self.cluster, number)
+        try:
+            self._socket.send(route, zmq.SNDMORE | zmq.NOBLOCK)
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._gone(number)
+            return False
+        return True
+
+    def _gone(self, number: int) -> None:
+        peer = self._peers.get(number)
+        if peer is not None and peer.up:
+            self._peers[number] = peer._replace(up=False)
+            self._pending.append(Linked(peer.link, False))
+
+    def _probe(self) -> None:
+        # The monitor says that a connection went, not whose. It may say so before the socket
+        # itself knows, hence several probes in a row.
+        self._probes -= 1
+        for number, peer in list(self._peers.items()):
+            if peer.up:
+                self._send(peer.route, number, Probe())
+
+
+def _random_number() -> int:
+    # Never 0, which means "none yet".
+    return int.from_bytes(os.urandom(8), "little") | 1
