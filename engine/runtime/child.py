@@ -55,5 +55,6 @@ def run(target: Target, node: int, address: str, arguments: tuple[Any, ...]) -> 
     try:
         target(node, address, arguments)
     except EngineError as error:
-        print(f"engine: worker {node}: {error}", file=sys.stderr)
+        # With its end of line in one write: others may be saying something at the same moment.
+        sys.stderr.write(f"engine: worker {node}: {error}\n")
         sys.exit(error.exit_code)

@@ -155,9 +155,8 @@ def _pidfd_works() -> bool:
 
 def report_failure(node: int, error: OSError) -> None:
     """Say why a process could not be started; its exit code cannot."""
-    print(
-        f"engine: worker {node} cannot be started: {error.strerror}.", file=sys.stderr, flush=True
-    )
+    sys.stderr.write(f"engine: worker {node} cannot be started: {error.strerror}.\n")
+    sys.stderr.flush()
 
 
 class _HiddenMain:
