@@ -19,8 +19,8 @@ Rules
   *done* about it (a `Job`) is asked for only after its `Durable` came back.
 * Work over 5 ms is a `Job`, and comes back as `Finished`.
 
-The types are tuples with names (`engine.record`): making one costs a little more than a dataclass
-with slots, but a program of sixty of them starts 25 ms sooner, which is a good part of a small job.
+The types are tuples with names (`engine.record`): making one takes 0.4 µs against 0.2 for a slots
+dataclass, but a program of sixty of them starts 27 ms sooner, which is much for a small job.
 """
 
 from __future__ import annotations
