@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from engine.errors import UsageError
 
+TRIALS = ("mapreduce", "locks", "views", "backup")
+
 HELP = """\
-usage: engine sim mapreduce --seed N [--with-bug B]
+usage: engine sim NAME --seed N [--with-bug B] [--beyond ACCIDENT]
 
 Run a service's own code in the simulator: network, disks, clocks and crashes are drawn from the
-seed, so that a failure can be run again. `engine sim mapreduce --help` lists the planted bugs.
+seed, so that a failure can be run again. NAME is mapreduce, locks, views or backup;
+`engine sim NAME --help` lists its planted bugs, and the accidents it does not promise to survive.
 """
 
 
@@ -18,8 +21,9 @@ def main(argv: list[str]) -> int:
     if name in ("--help", "-h"):
         print(HELP, end="")
         return 0 if argv else 2
-    if name != "mapreduce":
-        raise UsageError(f"There is no simulation of {name!r}; there is mapreduce.")
-    from engine.mapreduce import trial
+    if name not in TRIALS:
+        raise UsageError(f"There is no simulation of {name!r}; there is {', '.join(TRIALS)}.")
+    from importlib import import_module
 
-    return trial.main(rest)
+    code: int = import_module(f"engine.{name}.trial").TRIAL.main(rest)
+    return code

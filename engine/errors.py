@@ -32,6 +32,12 @@ class ConnectionFailed(EngineError):
     exit_code = 4
 
 
+class OutcomeUnknown(EngineError):
+    """Time ran out before an answer came: the request may have been carried out, or may yet be."""
+
+    exit_code = 5
+
+
 class RefusedError(EngineError):
     """Doing it would destroy something or break a promise, so it was not done."""
 

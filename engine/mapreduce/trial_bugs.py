@@ -1,14 +1,7 @@
-"""Planted bugs: the classic mistakes of MapReduce schedulers, each as a small patch.
-
-A swarm that does not catch every one of them proves nothing about the machine that it passes. They
-are hunted by the judge alone: the machine's own `check` is off, since whoever makes the mistake
-would make it there too.
-"""
+"""Planted bugs: the classic mistakes of MapReduce schedulers, each as a small patch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from engine.mapreduce.attempts import MAP, REDUCE, Attempts, Worker
@@ -17,15 +10,7 @@ from engine.mapreduce.ledger import Ledger
 from engine.mapreduce.machine import Scheduler
 from engine.mapreduce.messages import Committed, RunAccepted, RunDropped
 from engine.mapreduce.settings import Outcome
-from engine.record import Record
-
-
-class Patch(Record):
-    """Puts `make(original)` in the place of `owner.name`."""
-
-    owner: type
-    name: str
-    make: Callable[[Any], Any]
+from engine.sim.planting import Patch
 
 
 def _remember(original: Any) -> Any:
@@ -190,17 +175,3 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "attempts_reused": (Patch(Attempts, "__init__", _same_numbers),),
     "dropped_run_forgotten": (Patch(Scheduler, "_drop_run", _leave_dropped),),
 }
-
-
-@contextmanager
-def planted(bug: str | None) -> Iterator[None]:
-    """The machine with one of `BUGS` in it for as long as the block runs; None: as it is."""
-    patches = BUGS[bug] if bug else ()
-    originals = [(patch, patch.owner.__dict__[patch.name]) for patch in patches]
-    for patch, original in originals:
-        setattr(patch.owner, patch.name, patch.make(original))
-    try:
-        yield
-    finally:
-        for patch, original in originals:
-            setattr(patch.owner, patch.name, original)

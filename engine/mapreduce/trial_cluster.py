@@ -27,10 +27,11 @@ from engine.mapreduce.messages import (
     Configure,
     Stop,
 )
-from engine.mapreduce.trial_judge import Judge, Violation
+from engine.mapreduce.trial_judge import Judge
 from engine.mapreduce.trial_worker import SimulatedWorker
 from engine.mapreduce.trial_world import JOURNAL, Coordinator, unframe
 from engine.sim.disk import Disk
+from engine.sim.experiment import Violation
 from engine.sim.network import Network, NetworkFaults
 from engine.sim.swarm import draw
 from engine.sim.timeline import MILLISECOND, Crashed, Timeline
@@ -80,8 +81,9 @@ class Cluster:
     """Everything; `run` returns when the job is over and all is quiet, or raises `Violation`."""
 
     def __init__(
-        self, seed: int, *, trace: bool = False, keep: bool = False, checked: bool = True
+        self, seed: int, *, keep: bool, trace: bool, checked: bool, beyond: str = ""
     ) -> None:
+        assert not beyond, beyond
         self.checked = checked
         self.timeline = Timeline(seed, trace=trace, keep=keep)
         rng = self.timeline.rng

@@ -33,10 +33,7 @@ from engine.mapreduce.messages import (
 )
 from engine.mapreduce.trial_worker import partition_of, write_counts
 from engine.sim.disk import Disk
-
-
-class Violation(AssertionError):
-    """An invariant of the cluster does not hold."""
+from engine.sim.experiment import Violation
 
 
 def _must(condition: bool, text: str, *about: Any) -> None:

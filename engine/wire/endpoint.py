@@ -1,4 +1,7 @@
-"""ZeroMQ endpoints that know who they talk to: a `Listener` (ROUTER) and its `Dialer`s (DEALER).
+"""ZeroMQ endpoints that know who they talk to: a `Listener` (ROUTER) and who dialed it (DEALER).
+
+A `Dialer` waits for what it wants, as a worker does; an `Outgoing` never does, for loops that have
+other things to do.
 
 Handshake, one envelope each::
 
@@ -20,5 +23,6 @@ routing id, so one that collides is a stranger's, to be ignored and not obeyed.
 
 from engine.wire.dialer import Dialer
 from engine.wire.listener import ASSIGNED_NODE_FIRST, Listener
+from engine.wire.outgoing import Outgoing
 
-__all__ = ["ASSIGNED_NODE_FIRST", "Dialer", "Listener"]
+__all__ = ["ASSIGNED_NODE_FIRST", "Dialer", "Listener", "Outgoing"]

@@ -73,11 +73,17 @@ class Probe(Record):
 
 
 class MonitoredSocket:
-    """A socket of its own context, with its monitor."""
+    """A socket with its monitor; of a context of its own, unless it is given one."""
 
-    def __init__(self, kind: int, options: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        kind: int,
+        options: Sequence[tuple[int, int]],
+        context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+    ) -> None:
+        self._own = context is None
         # Blocking is right: shutting down means waiting for LINGER and not a moment more.
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.context = context or zmq.Context()
         self.socket = self.context.socket(kind)
         common = (
             (zmq.LINGER, 0),
@@ -105,9 +111,14 @@ class MonitoredSocket:
             found.append(struct.unpack_from("=H", parts[0])[0])
 
     def close(self) -> None:
-        if not self.context.closed:
-            self.socket.disable_monitor()
+        if self.socket.closed:
+            return
+        self.socket.disable_monitor()
+        if self._own:
             self.context.destroy()
+        else:
+            self.monitor.close()
+            self.socket.close()
 
 
 def frame_of(value: Any, cluster: int, link: int) -> bytes:

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 from support import dose, patience
 
-from engine.mapreduce.trial import hunt, main, replay, run_seed
+from engine.mapreduce.trial import TRIAL
 from engine.mapreduce.trial_bugs import BUGS
 
 SEEDS = dose(ci=2000, full=100_000)
@@ -43,7 +43,7 @@ def test_every_seed_is_right() -> None:
     seen: Counter[str] = Counter()
     wrong = []
     for seed in range(SEEDS):
-        report = run_seed(seed)
+        report = TRIAL.run_seed(seed)
         seen.update(report.seen)
         if report.problem:
             wrong.append(f"seed {seed}: {report.problem}")
@@ -57,13 +57,13 @@ def test_every_seed_is_right() -> None:
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bug_is_found(bug: str) -> None:
     starts = range(0, HUNTS * 1000, 1000)
-    tried = [hunt(bug, range(start, start + CAUGHT_WITHIN)) for start in starts]
+    tried = [TRIAL.hunt(bug, range(start, start + CAUGHT_WITHIN)) for start in starts]
     assert None not in tried, f"{bug} survives {CAUGHT_WITHIN} seeds: {tried}"
 
 
 def test_bugs_leave_with_their_block() -> None:
-    assert run_seed(3, "early_exit").problem
-    assert not run_seed(3).problem
+    assert TRIAL.run_seed(3, "early_exit").problem
+    assert not TRIAL.run_seed(3).problem
 
 
 @pytest.mark.parametrize("seed", [7, 1202])
@@ -79,12 +79,12 @@ def test_equal_seeds_give_equal_traces(seed: int) -> None:
         assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr
         digests.add(ended.stdout.splitlines()[-1])
     assert len(digests) == 1
-    assert digests == {replay(seed).splitlines()[-1]}
-    assert digests != {replay(seed + 1).splitlines()[-1]}
+    assert digests == {TRIAL.replay(seed).splitlines()[-1]}
+    assert digests != {TRIAL.replay(seed + 1).splitlines()[-1]}
 
 
 def test_the_command_tells_of_a_problem(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seed", "1", "--with-bug", "early_exit"]) == 1
+    assert TRIAL.main(["--seed", "1", "--with-bug", "early_exit"]) == 1
     assert "stopped before Published is durable" in capsys.readouterr().out
-    assert main(["--seed", "1", "--seeds", "3"]) == 0
+    assert TRIAL.main(["--seed", "1", "--seeds", "3"]) == 0
     assert capsys.readouterr().out == "3 seeds, 0 with a problem\n"

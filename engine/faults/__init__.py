@@ -1,0 +1,7 @@
+"""Tools that attack: they bring upon real processes what the simulator brings upon machines.
+
+`proxy` is a process through which every directed link between real processes runs; it loses,
+delays, repeats and cuts, and a test steers it with `control`. `pair` is one connection in it,
+`zmtp` finds single messages in what ZeroMQ sends, `links` decides what happens to each. Only tests
+and benchmarks use this.
+"""

@@ -1,0 +1,247 @@
+"""The lock service's proof: its servers and clients in the simulator, and bugs it must not survive.
+
+Within the fault model (one of the two servers dies, at any point; messages are late, lost, repeated
+and out of order; connections break; processes are stopped for less than anybody's patience) every
+history is that of one copy, and every client gets its answers. `--beyond` shows what happens
+outside of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from engine.contract import SECOND, Nanos, Send
+from engine.locks.client import Clerk
+from engine.locks.machine import ALONE, BACKUP, PRIMARY, LockServer, Settings
+from engine.locks.messages import ACQUIRE, DONE, RELEASE, Applied, Forward, Operation
+from engine.sessions import NEW, Sessions
+from engine.sim.clients import Client, Step
+from engine.sim.cluster import Cluster, Process
+from engine.sim.experiment import Experiment, Violation
+from engine.sim.network import NetworkFaults
+from engine.sim.planting import Patch
+from engine.sim.swarm import draw
+from engine.sim.timeline import MILLISECOND
+from engine.verify.history import History
+from engine.verify.history import Operation as Seen
+from engine.verify.linearizable import unlinearizable
+
+END: Nanos = 120 * SECOND
+"""Every client has all its answers by then, or something stands still."""
+
+SHAPE: dict[str, Sequence[Any]] = {
+    "clients": (1, 2, 3, 5),
+    "steps": (2, 5, 12),
+    "names": (1, 2, 3),
+    "think": (MILLISECOND, 20 * MILLISECOND),
+}
+FAULTS: dict[str, Sequence[Any]] = {
+    "loss": (0.0, 0.02, 0.2),
+    "duplicate": (0.0, 0.05, 0.3),
+    "reorder": (0.0, 0.05, 0.3),
+    "delay": (MILLISECOND // 10, MILLISECOND, 10 * MILLISECOND),
+    "death": ("", "primary", "backup"),
+    "crash_point": (0.0, 0.01, 0.1),
+    "pause": (0, 2),
+    "broken": (0, 1, 3),
+}
+
+
+class LockModel:
+    """One lock in one place: the state is whether it is held."""
+
+    initial: Hashable = False
+
+    def step(self, state: Hashable, operation: Seen) -> tuple[bool, Hashable]:
+        changed = state == (operation.kind == RELEASE)
+        after = operation.kind == ACQUIRE
+        return operation.returned is None or operation.result == changed, after
+
+
+class LockCluster(Cluster):
+    """A primary, a backup and clients that fight for a few locks."""
+
+    def __init__(
+        self, seed: int, *, keep: bool, trace: bool, checked: bool, beyond: str = ""
+    ) -> None:
+        super().__init__(seed, keep=keep, trace=trace, checked=checked)
+        rng = self.timeline.rng
+        self.plan = plan = draw(rng, SHAPE, FAULTS)
+        self.timeline.note("seed", str(seed), plan)
+        self.network.faults = NetworkFaults(**{n: plan[n] for n in NetworkFaults._fields})
+        self.history = History()
+        self.crash_point = plan["crash_point"]
+        self.mortal = self._may_die
+        self.start("backup", "server", LockServer(Settings(BACKUP), rng))
+        self.start("primary", "server", LockServer(Settings(PRIMARY, "backup"), rng))
+        self.clients = [self._client(number) for number in range(plan["clients"])]
+        self._plan_accidents(rng, beyond)
+
+    def _client(self, number: int) -> Client:
+        rng = self.timeline.rng
+        clerk = Clerk(number + 1, ("primary", "backup"))
+        verbs = {ACQUIRE: clerk.acquire, RELEASE: clerk.release}
+        script = [
+            Step(rng.choice((ACQUIRE, RELEASE)), f"lock {rng.randrange(self.plan['names'])}")
+            for _ in range(self.plan["steps"])
+        ]
+        return Client(
+            self,
+            number,
+            script,
+            lambda step: verbs[step.kind](step.key),
+            self.history,
+            self.plan["think"],
+        )
+
+    # --- accidents -------------------------------------------------------------------------------
+
+    def _plan_accidents(self, rng: random.Random, beyond: str) -> None:
+        span = self.plan["steps"] * (self.plan["think"] + 5 * self.plan["delay"])
+        later = self.timeline.after
+        if self.plan["death"]:
+            later(rng.randrange(2 * span), self._die, self.plan["death"])
+        for _ in range(self.plan["pause"]):
+            later(rng.randrange(span), self._pause)
+        for _ in range(self.plan["broken"]):
+            names = rng.choice((("primary", "backup"), ("client 0", "primary")))
+            later(rng.randrange(span), self.break_lines, *names)
+        if beyond == "partition":
+            # Some clients are with the primary, some with the backup.
+            middle = [client.name for client in self.clients[::2]]
+            there = ["backup", *(client.name for client in self.clients[1::2])]
+            later(rng.randrange(span), self.cut, ["primary", *middle], there)
+            later(rng.randrange(span), self.cut, there, ["primary", *middle])
+        elif beyond == "both_die":
+            later(rng.randrange(span), self._die_for_good, "primary")
+            later(rng.randrange(span), self._die_for_good, "backup")
+
+    def _may_die(self, process: Process) -> bool:
+        """The one that the plan says, and only while the other lives."""
+        return process.name == self.plan["death"] and self._both_alive()
+
+    def _both_alive(self) -> bool:
+        return all(self.alive(name) for name in ("primary", "backup"))
+
+    def _die(self, name: str) -> None:
+        process = self.alive(name)
+        if process is not None and self._both_alive():
+            self.kill(process)
+
+    def _die_for_good(self, name: str) -> None:
+        process = self.alive(name)
+        if process is not None:
+            self.kill(process)
+
+    def _pause(self) -> None:
+        """Short beside the backup's grace: longer would be taken for a death, rightly."""
+        name = self.timeline.rng.choice(sorted(self.processes))
+        self.seen["paused"] += 1
+        self.processes[name].pause(self.timeline.rng.randrange(150 * MILLISECOND))
+
+    # --- judging ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until every client is done; then judge what they saw."""
+        while not all(client.done for client in self.clients):
+            if not self.timeline.step() or self.timeline.now > END:
+                self._judge()
+                raise Violation(f"not over after {self.timeline.now // MILLISECOND} ms")
+        self._judge()
+        failed = [client.failure for client in self.clients if client.failure is not None]
+        if failed:
+            raise Violation(f"a client gave up: {failed[0]}")
+        if not any(self.plan[name] != values[0] for name, values in FAULTS.items()):
+            self.seen["quiet"] += 1
+
+    def _judge(self) -> None:
+        key = unlinearizable(self.history.operations(), LockModel())
+        if key is not None:
+            raise Violation(f"no single copy of {key} gives these answers")
+
+
+# --- planted bugs --------------------------------------------------------------------------------
+
+
+def _always_new(_: Any) -> Any:
+    """Whatever is asked again is done again."""
+    return lambda self, client, sequence: NEW
+
+
+def _only_releases_again(original: Any) -> Any:
+    """The table is there, but a release that is asked again does not look at it."""
+
+    def ask(self: Any, now: Nanos, link: Any, operation: Operation) -> None:
+        repeated = self.sessions.judge(operation.client, operation.sequence) != NEW
+        if repeated and operation.verb == RELEASE and self.role == ALONE:
+            self._answer(link, operation, DONE, self._apply(operation))
+        else:
+            original(self, now, link, operation)
+
+    return ask
+
+
+def _answer_first(original: Any) -> Any:
+    """The primary answers before the backup has it."""
+
+    def forward(self: Any, now: Nanos) -> None:
+        original(self, now)
+        self._take_effect(len(self._relay))
+
+    return forward
+
+
+def _any_order(_: Any) -> Any:
+    """The backup applies what arrives when it arrives, if it is not a copy."""
+
+    def follow(self: Any, link: Any, forward: Forward) -> None:
+        for operation in forward.operations:
+            if self.sessions.judge(operation.client, operation.sequence) == NEW:
+                self._apply(operation)
+        self._sends.append(Send(link, Applied(forward.first)))
+
+    return follow
+
+
+def _both_serve(_: Any) -> Any:
+    """A backup that serves still acknowledges forwards, so the primary never learns of it."""
+
+    def follow(self: Any, link: Any, forward: Forward) -> None:
+        last = forward.first + len(forward.operations) - 1
+        self._sends.append(Send(link, Applied(last)))
+
+    return follow
+
+
+def _new_number(original: Any) -> Any:
+    """A client that asks the other server numbers its operation anew."""
+
+    def ask(self: Any, now: Nanos) -> None:
+        before = self.clerk.asking
+        original(self, now)
+        if self.clerk.asking != before:
+            self.clerk._sequence += 1
+            self.operation = self.operation._replace(sequence=self.clerk._sequence)
+
+    return ask
+
+
+BUGS: dict[str, tuple[Patch, ...]] = {
+    "repeated_is_done_again": (Patch(Sessions, "judge", _always_new),),
+    "unlock_reexecuted": (Patch(LockServer, "_ask", _only_releases_again),),
+    "answered_before_forwarded": (Patch(LockServer, "_forward", _answer_first),),
+    "applied_out_of_order": (Patch(LockServer, "_follow", _any_order),),
+    "nothing_is_forwarded": (Patch(LockServer, "_follow", _both_serve),),
+}
+
+BEYOND = {
+    "partition": "primary and backup cannot reach each other, and both serve",
+    "both_die": "nobody is left to answer",
+}
+
+TRIAL = Experiment("locks", LockCluster, BUGS, BEYOND)
+
+if __name__ == "__main__":
+    raise SystemExit(TRIAL.main())

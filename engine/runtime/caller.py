@@ -1,0 +1,62 @@
+"""Runs one call at a time on real connections, which stay from one call to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from engine.calls import Call
+from engine.contract import SECOND, Nanos, Server
+from engine.runtime.world import SocketWorld
+
+
+class Caller:
+    """What the synchronous face of every client stands on; for one thread.
+
+    `timeout` is in seconds, None to wait for ever. `via` and `token` are `SocketWorld`'s.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None,
+        token: str | None = None,
+        via: Mapping[str, str] | None = None,
+        role: str = "client",
+    ) -> None:
+        self._timeout = timeout
+        self._world = SocketWorld(role=role, token=token, via=via)
+
+    @property
+    def patience(self) -> Nanos | None:
+        """`timeout` in nanoseconds, as a `Call` takes it."""
+        return None if self._timeout is None else int(self._timeout * SECOND)
+
+    def run(self, call: Call) -> Any:
+        """The answer. Raises what the call failed with, or why everybody refuses to talk to us."""
+        server = Server(call, self._world)
+        while True:
+            wake_at = server.turn()
+            if call.outcome is not None:
+                break
+            for error in self._world.refusals.values():
+                raise error
+            self._world.wait(wake_at)
+        if call.outcome.error is not None:
+            raise call.outcome.error
+        return call.outcome.answer
+
+    def close(self) -> None:
+        self._world.close()
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,38 @@
+"""A server's life: turn after turn until somebody ends it."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from time import monotonic_ns
+from typing import Protocol
+
+from engine.contract import Nanos, Server, World
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class WaitingWorld(World, Protocol):
+    """A world that a loop can wait in."""
+
+    def wait(self, until: Nanos | None) -> None: ...
+
+
+def new_incarnation() -> int:
+    """Greater than that of any earlier life on this machine since it booted."""
+    return monotonic_ns()
+
+
+def run(server: Server, world: WaitingWorld, announcement: str) -> None:
+    """Say that it serves (one line on stderr), then serve until SIGINT or SIGTERM, and return."""
+    ended: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: ended.append(n)) for number in _SIGNALS}
+    try:
+        print(f"engine: {announcement}", file=sys.stderr, flush=True)
+        gc.freeze()  # what is there by now stays for good, and need not be looked at again
+        while not ended:
+            world.wait(server.turn())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

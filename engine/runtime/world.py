@@ -1,0 +1,134 @@
+"""The real world of a service that keeps nothing on disk: sockets and a clock.
+
+Whoever dials in arrives over the `Listener`. Peers (`engine.contract.peer`) are dialed when they
+are first spoken to, over the address that they have or the one that `via` gives for it, and let go
+when nobody has spoken to them for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic_ns
+from typing import Any
+
+import zmq
+
+from engine.contract import PEER, SECOND, Event, Job, Nanos, Send, Write
+from engine.errors import EngineError
+from engine.wire.endpoint import Listener, Outgoing
+
+WAIT_MS_MAX = 200
+"""Longest wait: bounds how long a signal to end goes unnoticed."""
+IDLE: Nanos = 60 * SECOND
+"""A peer that was not spoken to for so long is let go; the next word dials again."""
+
+
+class SocketWorld:
+    """Satisfies `engine.contract.World`; one thread uses it.
+
+    `role` and `incarnation` are how we introduce ourselves to peers, `token` is the path of the
+    token file for those on TCP.
+    """
+
+    def __init__(
+        self,
+        listener: Listener | None = None,
+        *,
+        role: str = "client",
+        incarnation: int = 0,
+        token: str | None = None,
+        via: Mapping[str, str] | None = None,
+    ) -> None:
+        self.listener = listener
+        self.refusals: dict[str, EngineError] = {}
+        """By address: why a peer does not want us, or cannot be dialed."""
+        self._who: dict[str, Any] = {"role": role, "incarnation": incarnation, "token": token}
+        self._via = dict(via or {})
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._peers: dict[str, Outgoing] = {}
+        self._used: dict[str, Nanos] = {}
+        self._poller = zmq.Poller()
+        if listener is not None:
+            self._watch(listener)
+
+    def now(self) -> Nanos:
+        """CLOCK_MONOTONIC."""
+        return monotonic_ns()
+
+    def drain(self, frames: int, size: int) -> list[Event]:
+        """From those who dialed in, then from peers."""
+        events = [] if self.listener is None else self.listener.drain(frames, size)
+        for address, outgoing in self._peers.items():
+            events += outgoing.drain()
+            if outgoing.refusal is None:
+                self.refusals.pop(address, None)
+            else:
+                self.refusals[address] = outgoing.refusal
+        return events
+
+    def send(self, sends: Iterable[Send]) -> None:
+        """Lost unless the other end is linked and its pipe has room."""
+        for link, message in sends:
+            if link.role != PEER:
+                assert self.listener is not None, link
+                self.listener.send(link, message)
+            elif (outgoing := self._peer(link.principal)) is not None:
+                outgoing.send(message)
+
+    def write(self, group: Sequence[Write]) -> int:
+        """There is no disk in this world."""
+        raise AssertionError(f"a service without a log writes {group}")
+
+    def start(self, job: Job) -> None:
+        """There is no long work in this world."""
+        raise AssertionError(f"a service without jobs starts {job}")
+
+    def point(self, name: str) -> None:
+        """Nothing: crash points are for tests, which replace this method."""
+
+    def wait(self, until: Nanos | None) -> None:
+        """Until something arrives or `until`; at most `WAIT_MS_MAX`."""
+        now = monotonic_ns()
+        wakes = [outgoing.wake_at for outgoing in self._peers.values()]
+        times = [when for when in (until, *wakes) if when is not None]
+        timeout = WAIT_MS_MAX
+        if times:
+            timeout = min(timeout, max(0, -(-(min(times) - now) // 1_000_000)))
+        self._poller.poll(timeout)
+        self._let_go(now)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close all sockets; messages already sent get `linger_ms` to leave."""
+        for outgoing in self._peers.values():
+            outgoing.close(linger_ms)
+        self._context.destroy()
+        if self.listener is not None:
+            self.listener.close(linger_ms)
+
+    # --- peers -----------------------------------------------------------------------------------
+
+    def _peer(self, address: str) -> Outgoing | None:
+        self._used[address] = monotonic_ns()
+        if address not in self._peers:
+            try:
+                way = self._via.get(address, address)
+                made = Outgoing(way, name=address, context=self._context, **self._who)
+            except EngineError as error:  # peers are named by others, who may say anything
+                self.refusals[address] = error
+                return None
+            self._peers[address] = made
+            self._watch(made)
+        return self._peers[address]
+
+    def _let_go(self, now: Nanos) -> None:
+        for address in [a for a, used in self._used.items() if now - used > IDLE]:
+            del self._used[address]
+            self.refusals.pop(address, None)
+            if (outgoing := self._peers.pop(address, None)) is not None:
+                for socket in outgoing.pollables():
+                    self._poller.unregister(socket)
+                outgoing.close()
+
+    def _watch(self, end: Listener | Outgoing) -> None:
+        for socket in end.pollables():
+            self._poller.register(socket, zmq.POLLIN)

@@ -1,0 +1,157 @@
+"""The dialing half of the handshake, without any waiting: what `Dialer` and `Outgoing` share.
+
+The handshake and the rules are in `engine.wire.endpoint`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import zmq
+
+from engine.contract import Link
+from engine.errors import ConnectionFailed, EngineError, RefusedError
+from engine.wire import addresses, codec, envelope, keys
+from engine.wire.codec import WireError
+from engine.wire.handshake import (
+    Again,
+    Challenge,
+    Hello,
+    MonitoredSocket,
+    Proof,
+    Refused,
+    Welcome,
+    frame_of,
+)
+
+RECONNECT_MS, RECONNECT_MAX_MS = 4, 250
+
+
+class Connection:
+    """One DEALER socket and who we are to the listener at its other end.
+
+    `node` -1 asks the listener for a number. `cluster` 0 accepts whichever is there. `token` is the
+    path of a token file, for TCP. `context` None makes one of its own.
+    RefusedError or UsageError for an address that is not of this machine.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        role: str,
+        node: int = -1,
+        incarnation: int = 0,
+        token: str | None = None,
+        cluster: int = 0,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        addresses.check_dial(address, token)
+        self.address, self.cluster = address, cluster
+        self.link: Link | None = None
+        self._hello = Hello(role, node, incarnation, os.urandom(keys.NONCE_BYTES))
+        self._token = None
+        if token is not None and address.startswith("tcp://"):
+            self._token = keys.read_token(token)
+        self._number = 0
+        self._trusted = self._token is None
+        self._ends = MonitoredSocket(
+            zmq.DEALER,
+            (
+                (zmq.IMMEDIATE, 1),
+                (zmq.RECONNECT_IVL, RECONNECT_MS),
+                (zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS),
+            ),
+            context,
+        )
+        self._socket = self._ends.socket
+
+    def pollables(self) -> tuple[Any, ...]:
+        """What to wait on for reading (ZeroMQ sockets) before looking again."""
+        return self._socket, self._ends.monitor
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Leave; messages already sent get `linger_ms` to do so too."""
+        if not self._socket.closed:
+            self._socket.setsockopt(zmq.LINGER, linger_ms)
+        self._ends.close()
+
+    # --- for subclasses --------------------------------------------------------------------------
+
+    def _receive_now(self) -> Any:
+        """The next message for the user among those that have arrived, else None."""
+        while True:
+            try:
+                frame = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            while self._socket.getsockopt(zmq.RCVMORE):
+                frame += self._socket.recv()  # then its length is wrong, and it is refused below
+            try:
+                kind, cluster, number, body = envelope.unpack(frame)
+                value = codec.decode(kind, body)
+            except WireError as error:
+                self._refused(
+                    ConnectionFailed(
+                        f"{self.address} sent what is no message of ours ({error}): "
+                        "another version?"
+                    )
+                )
+                continue
+            if isinstance(value, Refused):
+                self._refused(_refusal(value, self.address))
+            elif self._number:
+                if (cluster, number) == (self.cluster, self._number) and kind not in _HANDSHAKE:
+                    return value
+            elif isinstance(value, Challenge) and self._token is not None:
+                self._answer(value)
+            elif isinstance(value, Welcome) and self._trusted:
+                self._welcome(cluster, number, value)
+
+    def _refused(self, error: EngineError) -> None:
+        """The listener does not want us, or is none of ours."""
+        raise error
+
+    def _answer(self, challenge: Challenge) -> None:
+        assert self._token is not None
+        nonces = self._hello.nonce, challenge.nonce
+        if not keys.proves(challenge.proof, keys.proof(self._token, "listener", *nonces)):
+            self._refused(
+                ConnectionFailed(
+                    f"Whoever listens at {self.address} does not know our token: is this the "
+                    "server's token file?"
+                )
+            )
+            return
+        self._trusted = True
+        self._say(Proof(keys.proof(self._token, "dialer", *nonces)))
+
+    def _welcome(self, cluster: int, number: int, welcome: Welcome) -> None:
+        if self.cluster not in (0, cluster):
+            self._refused(
+                RefusedError(f"The server at {self.address} belongs to another job or cluster.")
+            )
+            return
+        self.cluster, self._number = cluster, number
+        self.link = Link(self._hello.role, welcome.node, welcome.incarnation)
+
+    def _introduce(self) -> None:
+        self._say(Again() if self._number else self._hello)
+
+    def _say(self, value: Any) -> bool:
+        # If the connection went in this moment the next one says it again.
+        try:
+            self._socket.send(frame_of(value, self.cluster, self._number), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+
+_HANDSHAKE = frozenset(range(1, 16))
+
+
+def _refusal(refused: Refused, address: str) -> EngineError:
+    if refused.why == "link":
+        return ConnectionFailed(f"{address}: {refused.text}")
+    return RefusedError(f"{address} refused: {refused.text}")
