@@ -1,8 +1,10 @@
-"""Flags of all verbs: a parser whose errors are the engine's own."""
+"""What verbs share: a parser whose errors are the engine's own, and flags that mean the same."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import os
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from engine.errors import UsageError
@@ -17,3 +19,113 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see `{self.prog} --help`).")
+
+
+def pair(text: str) -> tuple[str, str]:
+    """`ADDRESS=WAY` of `--via`."""
+    address, _, way = text.partition("=")
+    if not address or not way:
+        raise ArgumentTypeError(f"{text!r} is not ADDRESS=WAY")
+    return address, way
+
+
+def seconds(text: str) -> float | None:
+    """A positive number, or `never`."""
+    if text == "never":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not a positive number of seconds, nor never")
+    return value
+
+
+def serve_flags(parser: ArgumentParser) -> None:
+    """What every server takes."""
+    parser.add_argument(
+        "--listen",
+        metavar="ENDPOINT",
+        default="ipc://*",
+        help="ipc:///PATH in a directory of your own, or tcp://127.0.0.1:PORT (default: a new one)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object when it serves")
+    connection_flags(parser, "; made if it is not there")
+
+
+def client_flags(parser: ArgumentParser, cluster: str) -> None:
+    """What every command takes that asks a service, which `cluster` says how to name."""
+    parser.add_argument(
+        "--cluster",
+        metavar="ENDPOINT",
+        default=os.environ.get("ENGINE_CLUSTER"),
+        help=f"{cluster} (default: $ENGINE_CLUSTER)",
+    )
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="S", default=10.0, help="seconds, or never (default: 10)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, errors too")
+    connection_flags(parser, "")
+
+
+def connection_flags(parser: ArgumentParser, made: str) -> None:
+    parser.add_argument("--token", metavar="FILE", help=f"the token file, for tcp{made}")
+    parser.add_argument(
+        "--via",
+        metavar="ADDRESS=WAY",
+        type=pair,
+        action="append",
+        default=[],
+        help="reach ADDRESS over WAY: a proxy or a tunnel; repeatable",
+    )
+
+
+def named(cluster: str | None, what: str) -> str:
+    """`--cluster`, which must be given somehow."""
+    if not cluster:
+        raise UsageError(f"Which service? Give --cluster {what}, or set ENGINE_CLUSTER.")
+    return cluster
+
+
+def token_made(listen: str, token: str | None) -> str | None:
+    """The token file of a server on TCP, made if it is not there."""
+    if token is not None and listen.startswith("tcp://") and not os.path.lexists(token):
+        from engine.wire.keys import make_token
+
+        make_token(token)
+    return token
+
+
+def shown(value: dict[str, Any]) -> None:
+    """One JSON object on one line of stdout."""
+    import json
+
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+class Family:
+    """A verb with verbs of its own, `engine NAME VERB`: their functions, and the help for them."""
+
+    def __init__(
+        self, name: str, examples: str, verbs: dict[str, Callable[[list[str]], int]]
+    ) -> None:
+        self.name, self.examples, self.verbs = name, examples, verbs
+
+    def main(self, argv: list[str]) -> int:
+        """Run one of them; its exit code. Operating errors are raised."""
+        verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+        if verb in ("--help", "-h"):
+            print(self.usage(), end="")
+            return 0 if argv else 2
+        if verb not in self.verbs:
+            known = ", ".join(self.verbs)
+            raise UsageError(f"There is no `engine {self.name} {verb}`; there is {known}.")
+        return self.verbs[verb](rest)
+
+    def usage(self) -> str:
+        verbs = "".join(f"  {name:<13}{call.__doc__}\n" for name, call in self.verbs.items())
+        return f"usage: engine {self.name} VERB …\n\nverbs:\n{verbs}\n{self.examples}"
+
+    def parser(self, verb: str, description: str) -> Parser:
+        return Parser(prog=f"engine {self.name} {verb}", description=description)

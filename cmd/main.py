@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 VERBS = {
     "mr": "run MapReduce jobs: run, sequential, coordinator, worker, apps",
     "data": "fetch the texts of the catalogue, or generate some",
+    "lock": "locks on a primary and a backup: serve, acquire, release",
+    "view": "who serves: serve, get",
+    "pb": "a store on a primary and a backup: serve, get, put, append",
     "sim": "run a service in the simulator: engine sim mapreduce --seed 7",
     "doctor": "check this installation and machine",
 }

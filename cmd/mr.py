@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import sys
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UsageError
-from engine_cmd.flags import Parser
+from engine_cmd.flags import Family, Parser, shown
 
 if TYPE_CHECKING:
     from engine.mapreduce.client import Request, Summary
@@ -28,22 +26,6 @@ examples:
   engine mr run my_job.py:Links pages/ --out links --set depth=3 --skip-bad 100
   engine mr run wordcount texts --out out --resume      after the machine went down
 """
-
-
-def main(argv: list[str]) -> int:
-    """Run one verb of `engine mr`; its exit code. Operating errors are raised."""
-    verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if verb in ("--help", "-h"):
-        print(_usage(), end="")
-        return 0 if argv else 2
-    if verb not in VERBS:
-        raise UsageError(f"There is no `engine mr {verb}`; there is {', '.join(VERBS)}.")
-    return VERBS[verb](rest)
-
-
-def _usage() -> str:
-    verbs = "".join(f"  {name:<13}{call.__doc__}\n" for name, call in VERBS.items())
-    return f"usage: engine mr VERB …\n\nverbs:\n{verbs}\n{EXAMPLES}"
 
 
 # --- the verbs -----------------------------------------------------------------------------------
@@ -108,7 +90,7 @@ def apps(argv: list[str]) -> int:
     from engine.mapreduce.apps import SUMMARIES
 
     if flags.json:
-        _print_json({"apps": SUMMARIES, "error": None})
+        shown({"apps": SUMMARIES, "error": None})
         return 0
     width = max(map(len, SUMMARIES))
     for name, summary in SUMMARIES.items():
@@ -116,9 +98,10 @@ def apps(argv: list[str]) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    call.__name__: call for call in (run, sequential, coordinator, worker, apps)
-}
+MR = Family(
+    "mr", EXAMPLES, {call.__name__: call for call in (run, sequential, coordinator, worker, apps)}
+)
+main = MR.main
 
 
 # --- flags ---------------------------------------------------------------------------------------
@@ -236,7 +219,7 @@ def _carry_out(flags: Namespace, request: Request) -> int:
         found = _result(summary)
         if flags.top:
             found["top"] = table
-        _print_json(found)
+        shown(found)
         return 0
     for sample in summary.samples:
         print(f"engine: skipped: {sample}", file=sys.stderr)
@@ -303,9 +286,3 @@ def _amount(number: float) -> str:
 
 def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _print_json(found: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(found, ensure_ascii=False))

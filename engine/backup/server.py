@@ -20,6 +20,7 @@ def serve(
     *,
     token: str | None = None,
     via: Mapping[str, str] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Serve until a signal ends it, as what the view service at `views` says; memory only.
 
@@ -32,6 +33,6 @@ def serve(
     try:
         settings = Settings(listener.address, views, life)
         server = Server(StoreServer(settings, random.Random(life)), world)
-        run(server, world, f"a store server waits for its part at {listener.address}")
+        run(server, world, "a store server waits for its part", listener.address, as_json)
     finally:
         world.close()

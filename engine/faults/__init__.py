@@ -2,6 +2,8 @@
 
 `proxy` is a process through which every directed link between real processes runs; it loses,
 delays, repeats and cuts, and a test steers it with `control`. `pair` is one connection in it,
-`zmtp` finds single messages in what ZeroMQ sends, `links` decides what happens to each. Only tests
-and benchmarks use this.
+`zmtp` finds single messages in what ZeroMQ sends, `links` decides what happens to each. `cluster`
+starts programs as a user would and puts the proxy between them; `subject` is what they run under,
+so that they can be killed at a named point and never outlive a test. Only tests and benchmarks use
+this.
 """

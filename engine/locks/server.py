@@ -23,6 +23,7 @@ def serve(
     *,
     token: str | None = None,
     via: Mapping[str, str] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Serve as `role` (`PRIMARY` or `BACKUP`) until a signal ends it; state is in memory only.
 
@@ -35,6 +36,6 @@ def serve(
     world = SocketWorld(listener, role="server", incarnation=incarnation, token=token, via=via)
     try:
         machine = LockServer(Settings(role, backup), random.Random(incarnation))
-        run(Server(machine, world), world, f"lock {role} serves at {listener.address}")
+        run(Server(machine, world), world, f"lock {role} serves", listener.address, as_json)
     finally:
         world.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import signal
 import sys
 from time import monotonic_ns
@@ -24,12 +26,18 @@ def new_incarnation() -> int:
     return monotonic_ns()
 
 
-def run(server: Server, world: WaitingWorld, announcement: str) -> None:
-    """Say that it serves (one line on stderr), then serve until SIGINT or SIGTERM, and return."""
+def run(server: Server, world: WaitingWorld, what: str, address: str, as_json: bool) -> None:
+    """Say that it serves, then serve until SIGINT or SIGTERM, and return.
+
+    It is said as one sentence on stderr, or as one JSON object on stdout.
+    """
     ended: list[int] = []
     before = {number: signal.signal(number, lambda n, _: ended.append(n)) for number in _SIGNALS}
     try:
-        print(f"engine: {announcement}", file=sys.stderr, flush=True)
+        if as_json:
+            print(json.dumps({"address": address, "pid": os.getpid()}), flush=True)
+        else:
+            print(f"engine: {what} at {address}", file=sys.stderr, flush=True)
         gc.freeze()  # what is there by now stays for good, and need not be looked at again
         while not ended:
             world.wait(server.turn())

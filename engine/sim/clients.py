@@ -1,4 +1,4 @@
-"""Simulated clients: each goes through a script of operations, one at a time, and keeps a history."""
+"""Simulated clients: each goes through its script, one operation at a time, and keeps a history."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ from engine.wire.endpoint import Listener
 ROLES = ("client", "server")
 
 
-def serve(listen: str, *, token: str | None = None) -> None:
+def serve(listen: str, *, token: str | None = None, as_json: bool = False) -> None:
     """Serve until a signal ends it; views are in memory only. RefusedError, UsageError.
 
     `token` is the path of the token file, for TCP.
     """
-    world = SocketWorld(Listener(listen, token=token, roles=ROLES), role="server")
+    listener = Listener(listen, token=token, roles=ROLES)
+    world = SocketWorld(listener, role="server")
     try:
         machine = ViewService(Settings(), random.Random(new_incarnation()))
-        assert world.listener is not None
-        run(Server(machine, world), world, f"views are told at {world.listener.address}")
+        run(Server(machine, world), world, "views are told", listener.address, as_json)
     finally:
         world.close()

@@ -1,0 +1,167 @@
+"""Clusters of real processes for tests: started as a user would, every link through the proxy.
+
+    with Cluster(folder, seed=7) as cluster:
+        cluster.start("views", "view", "serve")
+        cluster.start("s1", "pb", "serve", "--cluster", cluster.address("views"))
+        store = Store(cluster.address("views"), via=cluster.via("clerk"))
+        cluster.proxy.cut("s1", "views")
+        cluster.kill("s1")
+
+A process has a name and listens at `address(name)`. Nobody dials that directly: `via(name)` gives,
+for every process that there may be, the proxy's door for this one link. What is not started yet can
+be named. On leaving, everything is killed and reaped, whatever state it is in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
+
+from engine.errors import ConnectionFailed
+from engine.faults.control import Proxy
+from engine.wire.addresses import private_address
+
+START_SECONDS = 20.0
+"""A program that has not said that it serves by then, on however slow a machine, never will."""
+
+
+class Node:
+    """One started program: `process`, and the file that has what it said on stderr."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: str) -> None:
+        self.name, self.process, self.log = name, process, log
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self) -> str:
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+
+class Cluster:
+    """See the module. For one thread, which outlives it: its processes end with that thread.
+
+    `folder` takes the logs. `factor` stretches how long a start may take.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, seed: int = 0, factor: float = 1) -> None:
+        self._folder, self._factor = os.fspath(folder), factor
+        self._sockets = os.path.dirname(private_address().removeprefix("ipc://"))
+        self._nodes: dict[str, Node] = {}
+        self._starts = 0
+        self._names: list[str] = []
+        self.proxy = Proxy(seed)
+
+    # --- names -----------------------------------------------------------------------------------
+
+    def address(self, name: str) -> str:
+        """Where this process listens, and what others call it."""
+        if name not in self._names:
+            self._names.append(name)
+        return f"ipc://{self._sockets}/{name}"
+
+    def name_of(self, address: str) -> str:
+        """The inverse of `address`; "" for ""."""
+        return address.rpartition("/")[2]
+
+    def via(self, source: str, destinations: Sequence[str] = ()) -> Mapping[str, str]:
+        """How `source` reaches the others: `via` of clients, by address. No `destinations`:
+        all that were named or started until now."""
+        names = [name for name in (destinations or self._names) if name != source]
+        addresses = {name: self.address(name) for name in names}
+        return {a: self.proxy.link(source, name, a) for name, a in addresses.items()}
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        reaches: Sequence[str] = (),
+        kill_at: Sequence[str] = (),
+    ) -> Node:
+        """`engine ARGUMENTS --listen …` under this name; returns when it says that it serves.
+
+        `reaches` are those that it may dial (default: all that were named). `kill_at` are crash
+        points, as `engine.faults.subject` takes them. ConnectionFailed, with what it said, if it
+        ends instead.
+        """
+        assert name not in self._nodes or not self._nodes[name].running, f"{name} is running"
+        flags = ["--listen", self.address(name), "--json"]
+        for address, way in self.via(name, reaches).items():
+            flags += ["--via", f"{address}={way}"]
+        self._starts += 1
+        log = os.path.join(self._folder, f"{self._starts}-{name}.log")
+        points = [word for point in kill_at for word in ("--kill-at", point)]
+        command = [sys.executable, "-m", "engine.faults.subject", "--parent", str(os.getpid())]
+        command += [*points, "-m", "engine_cmd.main", *arguments, *flags]
+        with open(log, "wb") as err:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err
+            )
+        node = self._nodes[name] = Node(name, process, log)
+        self._await(node)
+        return node
+
+    def _await(self, node: Node) -> None:
+        out: IO[bytes] | None = node.process.stdout
+        assert out is not None
+        with out:
+            ready, _, _ = select.select([out], [], [], START_SECONDS * self._factor)
+            line = out.readline() if ready else b""
+        if not line.endswith(b"\n"):
+            node.process.kill()
+            code = node.process.wait()
+            raise ConnectionFailed(f"{node.name} did not start (code {code}): {node.said()}")
+
+    def node(self, name: str) -> Node:
+        """The last that was started under this name."""
+        return self._nodes[name]
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and reap it; fine if it is gone."""
+        node = self._nodes[name]
+        node.process.kill()
+        node.process.wait()
+
+    def stop(self, name: str) -> None:
+        """SIGSTOP: it is there, and does nothing."""
+        self._nodes[name].process.send_signal(signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """SIGCONT."""
+        self._nodes[name].process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """Stopped for as long as the block runs."""
+        self.stop(name)
+        try:
+            yield
+        finally:
+            self.go_on(name)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Kill and reap everything, remove the sockets. A second call does nothing."""
+        import shutil
+
+        for name in self._nodes:
+            self.kill(name)
+        self.proxy.close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
