@@ -25,6 +25,11 @@ KEPT_BY_PYTHON = ("multiprocessing.resource_tracker",)
 """Started once by the standard library and ended with the interpreter."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the labs, which must be known before their folder is looked at."""
+    parser.addoption("--impl", metavar="MODULE:FACTORY", help="whose servers a lab's tests attack")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give this run a temporary folder; short, for the paths of sockets end at 107 bytes."""
     os.environ[MARK] = uuid.uuid4().hex
