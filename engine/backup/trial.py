@@ -20,7 +20,7 @@ from engine.sim.clients import Client, Step
 from engine.sim.cluster import Cluster, Process
 from engine.sim.experiment import Experiment, Violation
 from engine.sim.network import NetworkFaults
-from engine.sim.swarm import draw
+from engine.sim.swarm import draw, is_quiet, silence
 from engine.sim.timeline import MILLISECOND
 from engine.verify.history import History, Operation
 from engine.verify.linearizable import unlinearizable
@@ -73,7 +73,11 @@ class StoreCluster(Cluster):
     ) -> None:
         super().__init__(seed, keep=keep, trace=trace, checked=checked)
         rng = self.timeline.rng
+        self.beyond = beyond
         self.plan = plan = draw(rng, SHAPE, FAULTS)
+        if beyond:
+            silence(plan, FAULTS)
+            plan.update(servers=2, clients=1, steps=30, think=50 * MILLISECOND)
         self.timeline.note("seed", str(seed), plan)
         self.network.faults = NetworkFaults(**{n: plan[n] for n in NetworkFaults._fields})
         self.crash_point = plan["crash_point"]
@@ -121,9 +125,9 @@ class StoreCluster(Cluster):
                 # Much is to be learnt from the first views, in which nobody has data yet.
                 later(rng.randrange(rng.choice((CALM, CALM, CALM // 10))), accident)
         if beyond == "both_die":
-            later(CALM // 2, self._kill_all)
+            later(700 * MILLISECOND, self._kill_all)
         elif beyond == "amnesia":
-            later(CALM // 2, self._forget_views)
+            later(700 * MILLISECOND, self._forget_views)
         later(CALM, self._calm)
 
     def kill(self, process: Process) -> None:
@@ -145,10 +149,14 @@ class StoreCluster(Cluster):
                 self.kill(process)
 
     def _forget_views(self) -> None:
-        service = self.processes[VIEWS]
+        """And then a newcomer is the first to be heard, and the old primary dies."""
+        service, primary = self.processes[VIEWS], self.alive(self.views.primary)
+        if primary is not None:
+            self.timeline.after(200 * MILLISECOND, self.kill, primary)
         self.kill(service)
         self.views = views.ViewService(views.Settings(), self.timeline.rng)
         self.start(VIEWS, "server", self.views)
+        self._begin("newcomer")
 
     def _pause(self) -> None:
         name = self.timeline.rng.choice([*self.names, self.views.primary, VIEWS])
@@ -191,7 +199,7 @@ class StoreCluster(Cluster):
         """Until every client is done, or can never be; then judge what they saw."""
         while not all(client.done for client in self.clients):
             assert self.timeline.step(), "servers ping for ever"
-            if self.timeline.now > END:
+            if self.timeline.now > (CALM if self.beyond else END):
                 break
         key = unlinearizable(self.history.operations(), ValueModel())
         if key is not None:
@@ -203,9 +211,10 @@ class StoreCluster(Cluster):
             if self._holders():
                 raise Violation(f"not over after {END // SECOND} s, and data is there")
             self.seen["lost"] += 1
+            if self.beyond:
+                raise Violation("nobody who has the data is left, and clients wait for ever")
         self.seen["views"] += self.views.number
-        if not any(self.plan[name] != values[0] for name, values in FAULTS.items()):
-            self.seen["quiet"] += 1
+        self.seen["quiet"] += is_quiet(self.plan, FAULTS)
 
     def _holders(self) -> list[str]:
         """Members of the view that have its data."""
@@ -221,7 +230,7 @@ class StoreCluster(Cluster):
 
 BEYOND = {
     "both_die": "all servers die at once, and nothing is ever answered again",
-    "amnesia": "the view service starts again and remembers nothing",
+    "amnesia": "the view service starts again, remembers nothing, and makes a newcomer primary",
 }
 
 TRIAL = Experiment("backup", StoreCluster, BUGS, BEYOND)

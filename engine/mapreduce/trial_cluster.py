@@ -33,7 +33,7 @@ from engine.mapreduce.trial_world import JOURNAL, Coordinator, unframe
 from engine.sim.disk import Disk
 from engine.sim.experiment import Violation
 from engine.sim.network import Network, NetworkFaults
-from engine.sim.swarm import draw
+from engine.sim.swarm import draw, is_quiet
 from engine.sim.timeline import MILLISECOND, Crashed, Timeline
 
 CALM: Nanos = 400 * MILLISECOND
@@ -154,7 +154,7 @@ class Cluster:
             raise Violation(f"everything stands still: {self.say()}")
         self.ended_at = self.timeline.now
         self.judge.check_end()
-        if all(self.plan[name] == values[0] for name, values in FAULTS.items()):
+        if is_quiet(self.plan, FAULTS):
             self.seen["quiet"] += 1
             self.judge.check_quiet()
 

@@ -32,3 +32,13 @@ def draw(
         value = rng.choice(values[1:])
         drawn[name] = value if present and not quiet else values[0]
     return drawn
+
+
+def silence(plan: dict[str, Any], faults: Mapping[str, Sequence[Any]]) -> None:
+    """Take every accident out of a plan, so that one that is planned besides stands alone."""
+    plan.update({name: values[0] for name, values in faults.items()})
+
+
+def is_quiet(plan: Mapping[str, Any], faults: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a plan has no accident."""
+    return all(plan[name] == values[0] for name, values in faults.items())

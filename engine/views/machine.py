@@ -25,8 +25,8 @@ class Settings(Record):
     dead: Nanos = DEAD_PINGS * PING_INTERVAL
 
 
-class Server(Record):
-    """One that pings, as it was last heard."""
+class Heard(Record):
+    """A server that pings, as it was last heard."""
 
     asked: int
     life: int
@@ -49,7 +49,7 @@ class ViewService:
         self.acknowledged = self.ready_backup = False
         self._lives: dict[str, int] = {}
         self._crashed: set[str] = set()
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[str, Heard] = {}
         self._stepped_at: Nanos | None = None
         self._sends: list[Send] = []
 
@@ -96,7 +96,7 @@ class ViewService:
                 return
         elif ping.asked <= before.asked:
             return  # a late copy: it would make a server that goes on look as if it had restarted
-        self._servers[name] = Server(ping.asked, ping.life, ping.number, now)
+        self._servers[name] = Heard(ping.asked, ping.life, ping.number, now)
         if name not in (self.primary, self.backup):
             return
         if self.number == 1 and not self.acknowledged:

@@ -17,7 +17,7 @@ from engine.sim.cluster import Cluster, Process
 from engine.sim.experiment import Experiment, Violation
 from engine.sim.network import NetworkFaults
 from engine.sim.planting import Patch
-from engine.sim.swarm import draw
+from engine.sim.swarm import draw, is_quiet, silence
 from engine.sim.timeline import MILLISECOND
 from engine.views.machine import Settings, ViewService
 from engine.views.messages import NOBODY, PING_INTERVAL, Ping, View
@@ -112,7 +112,11 @@ class ViewCluster(Cluster):
     ) -> None:
         super().__init__(seed, keep=keep, trace=trace, checked=checked)
         rng = self.timeline.rng
+        self.beyond = beyond
         self.plan = plan = draw(rng, SHAPE, FAULTS)
+        if beyond:
+            silence(plan, FAULTS)
+            plan.update(servers=2)
         self.timeline.note("seed", str(seed), plan)
         self.network.faults = NetworkFaults(**{n: plan[n] for n in NetworkFaults._fields})
         self.names = [f"server {number}" for number in range(1, plan["servers"] + 1)]
@@ -151,10 +155,20 @@ class ViewCluster(Cluster):
             return
         acting = self.acting.setdefault(view.number, set())
         acting.add(f"{pinger.name} of life {pinger.life}")
+        if self.beyond:
+            self._check_alone()
         if len(acting) > 1:
             raise Violation(f"primaries of view {view.number}: {' and '.join(sorted(acting))}")
         if view.backup != NOBODY:
             self.timeline.after(self.plan["fill"], self._fill, pinger)
+
+    def _check_alone(self) -> None:
+        """When nobody is cut off or stopped, only one leads."""
+        machines = [p.machine for p in self.processes.values() if p.alive]
+        leading = [m for m in machines if isinstance(m, Pinger) and m.leads]
+        if len(leading) > 1:
+            told = " and ".join(f"{m.name} leads view {m.view.number}" for m in leading)
+            raise Violation(f"at the same time {told}")
 
     def _fill(self, primary: Pinger) -> None:
         process = self.alive(primary.view.backup)
@@ -184,7 +198,7 @@ class ViewCluster(Cluster):
             for _ in range(self.plan[name]):
                 later(rng.randrange(rng.choice((CALM, CALM // 10))), accident)
         if beyond == "amnesia":
-            later(CALM // 2, self._forget)
+            later(500 * MILLISECOND, self._forget)
         later(CALM, self._calm)
 
     def _some(self) -> str:
@@ -225,6 +239,7 @@ class ViewCluster(Cluster):
         self.kill(self.processes[VIEWS])
         self.before = View(0, 0, NOBODY, 0, NOBODY, 0)
         self._begin_service()
+        self._begin("newcomer")
 
     def _calm(self) -> None:
         self.heal()
@@ -238,8 +253,7 @@ class ViewCluster(Cluster):
                 raise Violation(f"busy for ever at {self.timeline.now // MILLISECOND} ms")
         self._check_progress()
         self.seen["views"] += self.service.number
-        if not any(self.plan[name] != values[0] for name, values in FAULTS.items()):
-            self.seen["quiet"] += 1
+        self.seen["quiet"] += is_quiet(self.plan, FAULTS)
 
     def _look(self) -> None:
         """After every turn of the service: was the step to this view right?"""
