@@ -48,8 +48,8 @@ bench: $(VENV)/.ready  ## figures beside the peers, in one interleaved run
 soak: $(VENV)/.ready  ## the same tests at their full dose
 	ENGINE_DOSE=full $(PY) -m pytest $(PYTEST_ARGS)
 
-lab: $(VENV)/.ready  ## make lab LAB=mr N=5: one lab's tests, N times, stop at the first failure
-	@for i in $$(seq 1 $(or $(N),1)); do $(PY) -m pytest -q -m '$(or $(LAB),mr)' || exit 1; done
+lab: $(VENV)/.ready  ## make lab LAB=mr N=5 IMPL=mine:make: one lab's tests, N times, until one fails
+	@for i in $$(seq 1 $(or $(N),1)); do $(PY) -m pytest -q -m '$(or $(LAB),mr)' $(if $(IMPL),--impl '$(IMPL)') tests/labs || exit 1; done
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info out benchmarks/out .mypy_cache .pytest_cache .ruff_cache .hypothesis
