@@ -56,17 +56,21 @@ def serve_flags(parser: ArgumentParser) -> None:
 
 def client_flags(parser: ArgumentParser, cluster: str) -> None:
     """What every command takes that asks a service, which `cluster` says how to name."""
+    cluster_flag(parser, cluster)
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="S", default=10.0, help="seconds, or never (default: 10)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, errors too")
+    connection_flags(parser, "")
+
+
+def cluster_flag(parser: ArgumentParser, cluster: str) -> None:
     parser.add_argument(
         "--cluster",
         metavar="ENDPOINT",
         default=os.environ.get("ENGINE_CLUSTER"),
         help=f"{cluster} (default: $ENGINE_CLUSTER)",
     )
-    parser.add_argument(
-        "--timeout", type=seconds, metavar="S", default=10.0, help="seconds, or never (default: 10)"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object, errors too")
-    connection_flags(parser, "")
 
 
 def connection_flags(parser: ArgumentParser, made: str) -> None:

@@ -7,7 +7,16 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from engine_cmd.flags import Family, Parser, client_flags, named, serve_flags, shown, token_made
+from engine_cmd.flags import (
+    Family,
+    Parser,
+    client_flags,
+    cluster_flag,
+    named,
+    serve_flags,
+    shown,
+    token_made,
+)
 
 if TYPE_CHECKING:
     from engine.backup.client import Store
@@ -27,7 +36,7 @@ NO_KEY = 3
 def serve(argv: list[str]) -> int:
     """serve as what the view service says, in memory, until it is ended"""
     parser = PB.parser("serve", "Serve as what the view service says, until it is ended.")
-    parser.add_argument("--cluster", metavar="ENDPOINT", help="the view service's address")
+    cluster_flag(parser, "the view service's address")
     serve_flags(parser)
     flags = parser.parse_args(argv)
     from engine.backup.server import serve as serve_store
