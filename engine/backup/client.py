@@ -22,7 +22,7 @@ from engine.backup.messages import (
 from engine.calls import Call
 from engine.contract import Link, Nanos
 from engine.errors import OutcomeUnknown, UsageError
-from engine.runtime.caller import Caller
+from engine.runtime.caller import Caller, Client
 from engine.views.messages import NOBODY, Get, View
 
 
@@ -107,7 +107,7 @@ class StoreCall(Call):
         # Any other: a server that is not the primary. The next `ask` asks for the view as well.
 
 
-class Store:
+class Store(Client):
     """A connection to a primary/backup store; for one thread, and a context manager.
 
     `views` is the address of the view service. `timeout` in seconds, None to wait for ever.
@@ -124,7 +124,7 @@ class Store:
         via: Mapping[str, str] | None = None,
     ) -> None:
         self._clerk = Clerk(int.from_bytes(os.urandom(8), "little") >> 2, views)
-        self._caller = Caller(timeout=timeout, token=token, via=via)
+        super().__init__(Caller(timeout=timeout, token=token, via=via))
 
     def get(self, key: str) -> str | None:
         """The value, None if there is none."""
@@ -138,16 +138,6 @@ class Store:
     def append(self, key: str, value: str) -> None:
         """Put this behind the key's value, which is empty at first. Once, however often asked."""
         self._run(APPEND, key, value)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._caller.close()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _run(self, verb: str, key: str, value: str = "") -> Any:
         return self._caller.run(self._clerk.call(verb, key, value, self._caller.patience))

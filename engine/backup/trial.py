@@ -17,10 +17,8 @@ from engine.backup.messages import APPEND, GET, PUT
 from engine.backup.trial_bugs import BUGS
 from engine.contract import SECOND, Nanos
 from engine.sim.clients import Client, Step
-from engine.sim.cluster import Cluster, Process
+from engine.sim.cluster import PlannedCluster, Process
 from engine.sim.experiment import Experiment, Violation
-from engine.sim.network import NetworkFaults
-from engine.sim.swarm import draw, is_quiet, silence
 from engine.sim.timeline import MILLISECOND
 from engine.verify.history import History, Operation
 from engine.verify.linearizable import unlinearizable
@@ -50,6 +48,7 @@ FAULTS: dict[str, Sequence[Any]] = {
     "cut": (0, 2, 6),
     "broken": (0, 3),
 }
+STAGED = {"servers": 2, "clients": 1, "steps": 30, "think": 50 * MILLISECOND}
 
 
 class ValueModel:
@@ -65,21 +64,12 @@ class ValueModel:
         return True, f"{state or ''}{operation.argument}"
 
 
-class StoreCluster(Cluster):
+class StoreCluster(PlannedCluster):
     """A view service, servers that come and go, and clients that write what nobody else writes."""
 
-    def __init__(
-        self, seed: int, *, keep: bool, trace: bool, checked: bool, beyond: str = ""
-    ) -> None:
-        super().__init__(seed, keep=keep, trace=trace, checked=checked)
-        rng = self.timeline.rng
-        self.beyond = beyond
-        self.plan = plan = draw(rng, SHAPE, FAULTS)
-        if beyond:
-            silence(plan, FAULTS)
-            plan.update(servers=2, clients=1, steps=30, think=50 * MILLISECOND)
-        self.timeline.note("seed", str(seed), plan)
-        self.network.faults = NetworkFaults(**{n: plan[n] for n in NetworkFaults._fields})
+    def __init__(self, seed: int, **how: Any) -> None:
+        super().__init__(seed, SHAPE, FAULTS, STAGED, **how)
+        rng, plan = self.timeline.rng, self.plan
         self.crash_point = plan["crash_point"]
         self.mortal = lambda process: process.name in self.names
         self.history = History()
@@ -89,7 +79,7 @@ class StoreCluster(Cluster):
         for name in self.names:
             self.timeline.after(rng.randrange(100 * MILLISECOND), self._begin, name)
         self.clients = [self._client(number) for number in range(plan["clients"])]
-        self._plan_accidents(beyond)
+        self._plan_accidents()
 
     def _begin(self, name: str) -> None:
         """A server starts, with nothing."""
@@ -112,7 +102,7 @@ class StoreCluster(Cluster):
 
     # --- accidents -------------------------------------------------------------------------------
 
-    def _plan_accidents(self, beyond: str) -> None:
+    def _plan_accidents(self) -> None:
         rng, later = self.timeline.rng, self.timeline.after
         accidents = {
             "kill": self._kill_one,
@@ -124,9 +114,9 @@ class StoreCluster(Cluster):
             for _ in range(self.plan[name]):
                 # Much is to be learnt from the first views, in which nobody has data yet.
                 later(rng.randrange(rng.choice((CALM, CALM, CALM // 10))), accident)
-        if beyond == "both_die":
+        if self.beyond == "both_die":
             later(700 * MILLISECOND, self._kill_all)
-        elif beyond == "amnesia":
+        elif self.beyond == "amnesia":
             later(700 * MILLISECOND, self._forget_views)
         later(CALM, self._calm)
 
@@ -214,7 +204,6 @@ class StoreCluster(Cluster):
             if self.beyond:
                 raise Violation("nobody who has the data is left, and clients wait for ever")
         self.seen["views"] += self.views.number
-        self.seen["quiet"] += is_quiet(self.plan, FAULTS)
 
     def _holders(self) -> list[str]:
         """Members of the view that have its data."""

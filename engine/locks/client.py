@@ -19,7 +19,7 @@ from engine.locks.messages import (
     Answer,
     Operation,
 )
-from engine.runtime.caller import Caller
+from engine.runtime.caller import Caller, Client
 
 PATIENCE: Nanos = 6 * SECOND
 """The primary is given up after so long in silence: thrice what it may itself wait for a backup."""
@@ -127,7 +127,7 @@ class OperationCall(Call):
             self.ask_at(now)
 
 
-class Locks:
+class Locks(Client):
     """A connection to a lock service; for one thread, and a context manager.
 
     `servers`: the primary's address, then the backup's. `timeout` in seconds, None to wait for
@@ -146,7 +146,7 @@ class Locks:
         if not 1 <= len(servers) <= 2:
             raise UsageError("A lock service is a primary and perhaps a backup: PRIMARY[,BACKUP].")
         self._clerk = Clerk(int.from_bytes(os.urandom(8), "little") >> 2, servers)
-        self._caller = Caller(timeout=timeout, token=token, via=via)
+        super().__init__(Caller(timeout=timeout, token=token, via=via))
 
     def acquire(self, name: str) -> bool:
         """Take the lock. False: somebody holds it (this does not wait)."""
@@ -155,13 +155,3 @@ class Locks:
     def release(self, name: str) -> bool:
         """Free the lock, whoever took it. False: it was free."""
         return bool(self._caller.run(self._clerk.release(name, self._caller.patience)))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._caller.close()
-
-    def __enter__(self) -> Locks:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

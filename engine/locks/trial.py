@@ -8,7 +8,6 @@ outside of it.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -18,11 +17,9 @@ from engine.locks.machine import ALONE, BACKUP, PRIMARY, LockServer, Settings
 from engine.locks.messages import ACQUIRE, DONE, RELEASE, Applied, Forward, Operation
 from engine.sessions import NEW, Sessions
 from engine.sim.clients import Client, Step
-from engine.sim.cluster import Cluster, Process
+from engine.sim.cluster import PlannedCluster, Process
 from engine.sim.experiment import Experiment, Violation
-from engine.sim.network import NetworkFaults
 from engine.sim.planting import Patch
-from engine.sim.swarm import draw, is_quiet, silence
 from engine.sim.timeline import MILLISECOND
 from engine.verify.history import History
 from engine.verify.history import Operation as Seen
@@ -47,6 +44,7 @@ FAULTS: dict[str, Sequence[Any]] = {
     "pause": (0, 2),
     "broken": (0, 1, 3),
 }
+STAGED = {"clients": 2, "steps": 2, "names": 1}
 
 
 class LockModel:
@@ -60,28 +58,19 @@ class LockModel:
         return operation.returned is None or operation.result == changed, after
 
 
-class LockCluster(Cluster):
+class LockCluster(PlannedCluster):
     """A primary, a backup and clients that fight for a few locks."""
 
-    def __init__(
-        self, seed: int, *, keep: bool, trace: bool, checked: bool, beyond: str = ""
-    ) -> None:
-        super().__init__(seed, keep=keep, trace=trace, checked=checked)
-        rng = self.timeline.rng
-        self.plan = plan = draw(rng, SHAPE, FAULTS)
-        self.beyond = beyond
-        if beyond:
-            silence(plan, FAULTS)
-            plan.update(clients=2, steps=2, names=1)
-        self.timeline.note("seed", str(seed), plan)
-        self.network.faults = NetworkFaults(**{n: plan[n] for n in NetworkFaults._fields})
+    def __init__(self, seed: int, **how: Any) -> None:
+        super().__init__(seed, SHAPE, FAULTS, STAGED, **how)
+        rng, plan = self.timeline.rng, self.plan
         self.history = History()
         self.crash_point = plan["crash_point"]
         self.mortal = self._may_die
         self.start("backup", "server", LockServer(Settings(BACKUP), rng))
         self.start("primary", "server", LockServer(Settings(PRIMARY, "backup"), rng))
         self.clients = [self._client(number) for number in range(plan["clients"])]
-        self._plan_accidents(rng, beyond)
+        self._plan_accidents()
 
     def _client(self, number: int) -> Client:
         rng = self.timeline.rng
@@ -103,7 +92,8 @@ class LockCluster(Cluster):
 
     # --- accidents -------------------------------------------------------------------------------
 
-    def _plan_accidents(self, rng: random.Random, beyond: str) -> None:
+    def _plan_accidents(self) -> None:
+        rng = self.timeline.rng
         span = self.plan["steps"] * (self.plan["think"] + 5 * self.plan["delay"])
         later = self.timeline.after
         if self.plan["death"]:
@@ -113,13 +103,13 @@ class LockCluster(Cluster):
         for _ in range(self.plan["broken"]):
             names = rng.choice((("primary", "backup"), ("client 0", "primary")))
             later(rng.randrange(span), self.break_lines, *names)
-        if beyond == "partition":
+        if self.beyond == "partition":
             # Half of the clients are with the primary, half with the backup.
             middle = [client.name for client in self.clients[::2]]
             there = ["backup", *(client.name for client in self.clients[1::2])]
             later(0, self.cut, ["primary", *middle], there)
             later(0, self.cut, there, ["primary", *middle])
-        elif beyond == "both_die":
+        elif self.beyond == "both_die":
             later(rng.randrange(span), self._die_for_good, "primary")
             later(rng.randrange(span), self._die_for_good, "backup")
 
@@ -158,7 +148,6 @@ class LockCluster(Cluster):
         failed = [client.failure for client in self.clients if client.failure is not None]
         if failed:
             raise Violation(f"a client gave up: {failed[0]}")
-        self.seen["quiet"] += is_quiet(self.plan, FAULTS)
 
     def _judge(self) -> None:
         key = unlinearizable(self.history.operations(), LockModel())

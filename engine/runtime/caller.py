@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from engine.calls import Call
 from engine.contract import SECOND, Nanos, Server
@@ -48,9 +48,21 @@ class Caller:
         return call.outcome.answer
 
     def close(self) -> None:
+        """Close the connections."""
         self._world.close()
 
-    def __enter__(self) -> Caller:
+
+class Client:
+    """What the clients of all services are besides: a context manager that owns a `Caller`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._caller.close()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

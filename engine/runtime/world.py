@@ -59,7 +59,7 @@ class SocketWorld:
         """From those who dialed in, then from peers."""
         events = [] if self.listener is None else self.listener.drain(frames, size)
         for address, outgoing in self._peers.items():
-            events += outgoing.drain()
+            events += outgoing.drain(frames)
             if outgoing.refusal is None:
                 self.refusals.pop(address, None)
             else:

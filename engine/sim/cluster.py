@@ -10,7 +10,7 @@ to them what a seed has planned.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.contract import (
@@ -28,6 +28,7 @@ from engine.contract import (
     peer,
 )
 from engine.sim.network import Network, NetworkFaults
+from engine.sim.swarm import draw, is_quiet, silence
 from engine.sim.timeline import MILLISECOND, Crashed, Timeline
 from engine.wire.codec import decode, encode
 
@@ -262,3 +263,33 @@ class Cluster:
         if self.cuts:
             self.timeline.note("network", "heals")
         self.cuts = set()
+
+
+class PlannedCluster(Cluster):
+    """A cluster whose shape and accidents are drawn from its seed: see `engine.sim.swarm`.
+
+    With `beyond`, an accident that is not survived, there is no other, and the shape is `staged`.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        shape: Mapping[str, Sequence[Any]],
+        faults: Mapping[str, Sequence[Any]],
+        staged: Mapping[str, Any],
+        *,
+        keep: bool,
+        trace: bool,
+        checked: bool,
+        beyond: str,
+    ) -> None:
+        super().__init__(seed, keep=keep, trace=trace, checked=checked)
+        self.beyond = beyond
+        self.plan = draw(self.timeline.rng, shape, faults)
+        if beyond:
+            silence(self.plan, faults)
+            self.plan.update(staged)
+        self.timeline.note("seed", str(seed), self.plan)
+        self.seen["quiet"] += is_quiet(self.plan, faults)
+        names = NetworkFaults._fields
+        self.network.faults = NetworkFaults(**{name: self.plan[name] for name in names})

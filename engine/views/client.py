@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.calls import Call
 from engine.contract import Link, Nanos
-from engine.runtime.caller import Caller
+from engine.runtime.caller import Caller, Client
 from engine.views.messages import Get, Ping, View
 
 __all__ = ["View", "ViewCall", "Views"]
@@ -38,7 +38,7 @@ class ViewCall(Call):
         return f"No answer from the view service at {self._address}"
 
 
-class Views:
+class Views(Client):
     """A connection to a view service; for one thread, and a context manager.
 
     `timeout` in seconds, None to wait for ever. Methods raise ConnectionFailed (nobody there),
@@ -57,7 +57,7 @@ class Views:
         self._address = address
         self._life = monotonic_ns()
         self._up: set[str] = set()
-        self._caller = Caller(timeout=timeout, token=token, via=via, role=role)
+        super().__init__(Caller(timeout=timeout, token=token, via=via, role=role))
 
     def get(self) -> View:
         """The present view; its number is 0 before there is any."""
@@ -66,16 +66,6 @@ class Views:
     def ping(self, server: str, number: int) -> View:
         """One ping of the server that is known by this address, which acts on view `number`."""
         return self._run(Ping(monotonic_ns(), server, self._life, number))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._caller.close()
-
-    def __enter__(self) -> Views:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _run(self, question: Get | Ping) -> View:
         call = ViewCall(self._address, question, self._caller.patience, self._up)

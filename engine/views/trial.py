@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.contract import SECOND, Event, Linked, Nanos, Ready, Received, Send, peer
-from engine.sim.cluster import Cluster, Process
+from engine.sim.cluster import PlannedCluster, Process
 from engine.sim.experiment import Experiment, Violation
-from engine.sim.network import NetworkFaults
 from engine.sim.planting import Patch
-from engine.sim.swarm import draw, is_quiet, silence
 from engine.sim.timeline import MILLISECOND
 from engine.views.machine import Settings, ViewService
 from engine.views.messages import NOBODY, PING_INTERVAL, Ping, View
@@ -44,6 +42,7 @@ FAULTS: dict[str, Sequence[Any]] = {
     "pause": (0, 1, 4),
     "cut": (0, 1, 4),
 }
+STAGED = {"servers": 2}
 
 
 class Pinger:
@@ -104,21 +103,12 @@ class Pinger:
             self.acts = view.number
 
 
-class ViewCluster(Cluster):
+class ViewCluster(PlannedCluster):
     """The service, and servers that ping it."""
 
-    def __init__(
-        self, seed: int, *, keep: bool, trace: bool, checked: bool, beyond: str = ""
-    ) -> None:
-        super().__init__(seed, keep=keep, trace=trace, checked=checked)
-        rng = self.timeline.rng
-        self.beyond = beyond
-        self.plan = plan = draw(rng, SHAPE, FAULTS)
-        if beyond:
-            silence(plan, FAULTS)
-            plan.update(servers=2)
-        self.timeline.note("seed", str(seed), plan)
-        self.network.faults = NetworkFaults(**{n: plan[n] for n in NetworkFaults._fields})
+    def __init__(self, seed: int, **how: Any) -> None:
+        super().__init__(seed, SHAPE, FAULTS, STAGED, **how)
+        rng, plan = self.timeline.rng, self.plan
         self.names = [f"server {number}" for number in range(1, plan["servers"] + 1)]
         self.before = View(0, 0, NOBODY, 0, NOBODY, 0)
         self.pinged: set[tuple[str, int, int]] = set()
@@ -128,7 +118,7 @@ class ViewCluster(Cluster):
         self._begin_service()
         for name in self.names:
             self.timeline.after(rng.randrange(100 * MILLISECOND), self._begin, name)
-        self._plan_accidents(beyond)
+        self._plan_accidents()
 
     def _begin_service(self) -> None:
         self.service = ViewService(Settings(), self.timeline.rng)
@@ -186,7 +176,7 @@ class ViewCluster(Cluster):
 
     # --- accidents -------------------------------------------------------------------------------
 
-    def _plan_accidents(self, beyond: str) -> None:
+    def _plan_accidents(self) -> None:
         rng, later = self.timeline.rng, self.timeline.after
         accidents = {
             "kill": self._kill_one,
@@ -197,7 +187,7 @@ class ViewCluster(Cluster):
         for name, accident in accidents.items():
             for _ in range(self.plan[name]):
                 later(rng.randrange(rng.choice((CALM, CALM // 10))), accident)
-        if beyond == "amnesia":
+        if self.beyond == "amnesia":
             later(500 * MILLISECOND, self._forget)
         later(CALM, self._calm)
 
@@ -253,7 +243,6 @@ class ViewCluster(Cluster):
                 raise Violation(f"busy for ever at {self.timeline.now // MILLISECOND} ms")
         self._check_progress()
         self.seen["views"] += self.service.number
-        self.seen["quiet"] += is_quiet(self.plan, FAULTS)
 
     def _look(self) -> None:
         """After every turn of the service: was the step to this view right?"""

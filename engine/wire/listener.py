@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import zmq
@@ -29,6 +30,9 @@ ASSIGNED_NODE_FIRST = 1_000_000
 """Nodes that ask for a number get one from here up; those below are the server's to give."""
 CHALLENGES_MAX = 256
 PROBES_MAX = 8
+FORGET_SECONDS = 60.0
+"""A peer that was down for so long is taken to be gone for good. Most connections that break are
+back within a second, and whoever comes back later is refused with "link" and greets anew."""
 
 _NODE_MAX = 1 << 32
 _INCARNATION_MAX = 1 << 62
@@ -72,7 +76,9 @@ class Listener:
             self._token = keys.read_token(token)
         self._roles = frozenset(roles)
         self._peers: dict[int, _Peer] = {}
-        self._numbers: dict[Link, int] = {}
+        self._seats: dict[tuple[str, int], int] = {}
+        self._nonces: dict[tuple[str, bytes], int] = {}
+        self._down: dict[int, float] = {}  # since when, the longest first
         self._challenges: dict[bytes, tuple[Hello, bytes]] = {}
         self._next_node = ASSIGNED_NODE_FIRST
         self._pending: list[Event] = []
@@ -101,6 +107,8 @@ class Listener:
             self._probes = PROBES_MAX
         if self._probes:
             self._probe()
+        while self._down and next(iter(self._down.values())) <= monotonic() - FORGET_SECONDS:
+            self._forget(next(iter(self._down)))
         receive = self._socket.recv
         while frames > 0 and size > 0:
             try:
@@ -121,8 +129,9 @@ class Listener:
 
     def send(self, link: Link, value: Any) -> bool:
         """Hand a message to ZeroMQ; never blocks. False: it is lost, and counted."""
-        number = self._numbers.get(link)
-        if number is None or not self._send(self._peers[number].route, number, value):
+        number = self._seats.get((link.role, link.node), 0)
+        peer = self._peers.get(number)
+        if peer is None or peer.link != link or not self._send(peer.route, number, value):
             self.counts["lost"] += 1
             return False
         self.counts["sent"] += 1
@@ -169,10 +178,7 @@ class Listener:
         if peer is None:
             self._refuse(route, "link", "The server does not know this link (any more).")
             return
-        if peer.route != route or not peer.up:
-            self._peers[number] = peer._replace(route=route, up=True)
-            if not peer.up:
-                self._pending.append(Linked(peer.link, True))
+        self._here(route, number, peer)
         if not isinstance(value, Again):
             self.counts["received"] += 1
             self._pending.append(Received(peer.link, value))
@@ -209,7 +215,7 @@ class Listener:
             self._send(route, 0, Challenge(nonce, proof))
 
     def _welcome(self, route: bytes, hello: Hello) -> None:
-        number = self._known(hello)
+        number = self._nonces.get((hello.role, hello.nonce))
         if number is None:
             node = hello.node
             if node == -1:
@@ -220,29 +226,28 @@ class Listener:
                 return
             number = _random_number()
             self._peers[number] = _Peer(link, route, hello.nonce, True)
-            self._numbers[link] = number
+            self._seats[link.role, node] = self._nonces[link.role, hello.nonce] = number
             self._pending.append(Linked(link, True))
-        self._peers[number] = peer = self._peers[number]._replace(route=route)
+        self._here(route, number, peer := self._peers[number])
         self._send(route, number, Welcome(peer.link.node, peer.link.incarnation))
 
-    def _known(self, hello: Hello) -> int | None:
-        for number, peer in self._peers.items():
-            if peer.nonce == hello.nonce and peer.link.role == hello.role:
-                return number
-        return None
-
     def _unseat(self, newcomer: Link) -> bool:
-        """Forget earlier incarnations of this node; False if a later one is here."""
-        for number, peer in list(self._peers.items()):
-            link = peer.link
-            if (link.role, link.node) != (newcomer.role, newcomer.node):
-                continue
-            if link.incarnation > newcomer.incarnation:
+        """Forget an earlier incarnation of this node; False if a later one is here."""
+        number = self._seats.get((newcomer.role, newcomer.node))
+        if number is not None:
+            peer = self._peers[number]
+            if peer.link.incarnation > newcomer.incarnation:
                 return False
-            del self._peers[number], self._numbers[link]
+            self._forget(number)
             if peer.up:
-                self._pending.append(Linked(link, False))
+                self._pending.append(Linked(peer.link, False))
         return True
+
+    def _forget(self, number: int) -> None:
+        peer = self._peers.pop(number)
+        del self._seats[peer.link.role, peer.link.node]
+        del self._nonces[peer.link.role, peer.nonce]
+        self._down.pop(number, None)
 
     def _refuse(self, route: bytes, why: str, text: str) -> None:
         self.counts["refused"] += 1
@@ -262,10 +267,19 @@ class Listener:
             return False
         return True
 
+    def _here(self, route: bytes, number: int, peer: _Peer) -> None:
+        """It speaks, over a new connection or again."""
+        if peer.route != route or not peer.up:
+            self._peers[number] = peer._replace(route=route, up=True)
+            if not peer.up:
+                del self._down[number]
+                self._pending.append(Linked(peer.link, True))
+
     def _gone(self, number: int) -> None:
         peer = self._peers.get(number)
         if peer is not None and peer.up:
             self._peers[number] = peer._replace(up=False)
+            self._down[number] = monotonic()
             self._pending.append(Linked(peer.link, False))
 
     def _probe(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import zmq
 
-from engine.contract import Event, Linked, Nanos, Received, peer
+from engine.contract import DRAIN_FRAMES_MAX, Event, Linked, Nanos, Received, peer
 from engine.errors import ConnectionFailed, EngineError
 from engine.wire.connection import Connection
 
@@ -41,14 +41,15 @@ class Outgoing(Connection):
         waiting = self._connected and self.link is None
         return self._said_at + HELLO_AGAIN if waiting else None
 
-    def drain(self) -> list[Event]:
-        """What has arrived, and whether the other end came or went."""
+    def drain(self, frames: int = DRAIN_FRAMES_MAX) -> list[Event]:
+        """What has arrived, up to so many frames, and whether the other end came or went."""
         for event in self._ends.news():
             self._lose()
             self._connected = event != zmq.EVENT_DISCONNECTED
             self._said_at = 0
-        while (value := self._receive_now()) is not None:
+        while frames > 0 and (value := self._receive_now()) is not None:
             self._events.append(Received(self.peer, value))
+            frames -= 1
         if self._connected and self.link is None:
             now = monotonic_ns()
             if now >= self._said_at + HELLO_AGAIN:
