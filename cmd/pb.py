@@ -62,7 +62,9 @@ def get(argv: list[str]) -> int:
         elif value is None:
             print(f"engine: there is no key {flags.key!a}.", file=sys.stderr)
         else:
-            print(value)
+            # As it came: a value may be any bytes (`engine.wire.codec`).
+            sys.stdout.buffer.write(value.encode("utf-8", "surrogateescape") + b"\n")
+            sys.stdout.buffer.flush()
         return NO_KEY if value is None else 0
 
     parser.add_argument("key", metavar="KEY")
@@ -83,7 +85,9 @@ def _change(verb: str, description: str, argv: list[str]) -> int:
     parser = PB.parser(verb, description)
 
     def ask(store: Store, flags: Namespace) -> int:
-        value = sys.stdin.read() if flags.value == "-" else flags.value
+        value = flags.value
+        if value == "-":
+            value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
         store.put(flags.key, value) if verb == "put" else store.append(flags.key, value)
         if flags.json:
             shown({"key": flags.key, "error": None})

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.calls import Call
 from engine.contract import SECOND, Link, Nanos
-from engine.errors import OutcomeUnknown, RefusedError, UsageError
+from engine.errors import OutcomeUnknown, UsageError
 from engine.locks.messages import (
     ACQUIRE,
     DONE,
@@ -116,9 +116,9 @@ class OperationCall(Call):
         self.clerk.retired.add(index)
         if len(self.clerk.retired) == len(self.clerk.servers):
             self.fail(
-                RefusedError(
-                    "Primary and backup have both served without the other (they could not reach "
-                    "each other) and have retired: start both again."
+                OutcomeUnknown(
+                    "Primary and backup have both retired, since each has served without the other "
+                    "(they could not reach each other): start both again."
                 )
             )
         elif index == self.clerk.asking:

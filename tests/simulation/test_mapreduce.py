@@ -32,8 +32,10 @@ REACHED = {
     "RunDropped": 300,
     "OutputDropped": 20,
     "skipped": 50,
+    "died drained": 50,
     "died stepped": 50,
     "died written": 20,
+    "died sent": 50,
     "died turned": 50,
     "died publishing": 8,
 }
