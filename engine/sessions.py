@@ -1,9 +1,11 @@
 """What a server remembers of its clients, so that a request that is repeated is not done twice.
 
 A client draws a random number once and counts its requests from 1; it has one outstanding and
-repeats it, with the same number, until it is answered. A server keeps the last answer of each
-client. That is enough: a request with the last number was answered, and the answer is given again;
-one with the next is new; anything earlier is a late copy of what the client has long been told.
+repeats it, with the same number, until it is answered (`Numbers`). A server keeps the last answer
+of each client (`Sessions`). That is enough: a request with the last number was answered, and the
+answer is given again; one with the next is new; anything earlier is a late copy of what the client
+has long been told. A client that gave a request up goes on as another one: of the old one nobody
+knows, for good, whether its last request was, or will be, carried out.
 
 Memory is bounded: of more than `CLIENTS_MAX` clients the one that was silent for longest is
 forgotten. Should it ask again it is told so and nothing is executed, since nobody knows any more
@@ -17,6 +19,29 @@ from collections.abc import Iterable
 from typing import Any
 
 CLIENTS_MAX = 1 << 16
+
+CLIENT_BITS = 62
+
+
+class Numbers:
+    """The client's side: (client, sequence) of its requests, from a random `client` on."""
+
+    def __init__(self, client: int) -> None:
+        self.client = client
+        self._sequence = 0
+        self._open = False
+
+    def next(self) -> tuple[int, int]:
+        """Of a new request; if the last one was not answered, of another client's first."""
+        if self._open:
+            self.client, self._sequence = self.client + 1, 0
+        self._sequence, self._open = self._sequence + 1, True
+        return self.client, self._sequence
+
+    def answered(self) -> None:
+        """The last request was."""
+        self._open = False
+
 
 NEW, REPEATED, LATE, FORGOTTEN = "new", "repeated", "late", "forgotten"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +23,7 @@ from engine.calls import Call
 from engine.contract import Link, Nanos
 from engine.errors import OutcomeUnknown, UsageError
 from engine.runtime.caller import Caller, Client
+from engine.sessions import CLIENT_BITS, Numbers
 from engine.views.messages import NOBODY, Get, View
 
 
@@ -33,10 +34,9 @@ class Clerk:
     """
 
     def __init__(self, client: int, views: str) -> None:
-        self.client, self.views = client, views
+        self.numbers, self.views = Numbers(client), views
         self.primary = NOBODY
         self.up: set[str] = set()
-        self._sequence = 0
 
     def call(
         self, verb: str, key: str, value: str = "", patience: Nanos | None = None
@@ -46,8 +46,8 @@ class Clerk:
             raise UsageError(f"A key has at most {KEY_CHARACTERS_MAX} characters.")
         if len(value) > VALUE_CHARACTERS_MAX:
             raise UsageError(f"A value has at most {VALUE_CHARACTERS_MAX} characters.")
-        self._sequence += 1
-        return StoreCall(self, Operation(self.client, self._sequence, verb, key, value), patience)
+        client, sequence = self.numbers.next()
+        return StoreCall(self, Operation(client, sequence, verb, key, value), patience)
 
 
 class StoreCall(Call):
@@ -86,6 +86,8 @@ class StoreCall(Call):
         return f"No answer from {primary}, the last primary that {self.clerk.views} named"
 
     def _answered(self, answer: Answer) -> None:
+        if answer.status in (OK, NO_KEY, TOO_LARGE):
+            self.clerk.numbers.answered()
         if answer.status == OK:
             self.finish(answer.value if self.operation.verb == GET else "")
         elif answer.status == NO_KEY:
@@ -123,7 +125,7 @@ class Store(Client):
         token: str | None = None,
         via: Mapping[str, str] | None = None,
     ) -> None:
-        self._clerk = Clerk(int.from_bytes(os.urandom(8), "little") >> 2, views)
+        self._clerk = Clerk(secrets.randbits(CLIENT_BITS), views)
         super().__init__(Caller(timeout=timeout, token=token, via=via))
 
     def get(self, key: str) -> str | None:

@@ -146,8 +146,8 @@ def _new_number(original: Any) -> Any:
 
     def ask(self: StoreCall, now: Nanos) -> None:
         if self._asked:
-            self.clerk._sequence += 1
-            self.operation = self.operation._replace(sequence=self.clerk._sequence)
+            client, sequence = self.clerk.numbers.next()
+            self.operation = self.operation._replace(client=client, sequence=sequence)
         original(self, now)
 
     return ask

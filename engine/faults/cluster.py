@@ -15,6 +15,7 @@ be named. On leaving, everything is killed and reaped, whatever state it is in.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -54,11 +55,15 @@ class Cluster:
 
     def __init__(self, folder: str | os.PathLike[str], *, seed: int = 0, factor: float = 1) -> None:
         self._folder, self._factor = os.fspath(folder), factor
-        self._sockets = os.path.dirname(private_address().removeprefix("ipc://"))
         self._nodes: dict[str, Node] = {}
         self._starts = 0
         self._names: list[str] = []
         self.proxy = Proxy(seed)
+        try:
+            self._sockets = os.path.dirname(private_address().removeprefix("ipc://"))
+        except BaseException:
+            self.proxy.close()
+            raise
 
     # --- names -----------------------------------------------------------------------------------
 
@@ -87,12 +92,13 @@ class Cluster:
         *arguments: str,
         reaches: Sequence[str] = (),
         kill_at: Sequence[str] = (),
+        program: str = "engine_cmd.main",
     ) -> Node:
         """`engine ARGUMENTS --listen …` under this name; returns when it says that it serves.
 
         `reaches` are those that it may dial (default: all that were named). `kill_at` are crash
-        points, as `engine.faults.subject` takes them. ConnectionFailed, with what it said, if it
-        ends instead.
+        points, and `program` is another one than `engine`, as `engine.faults.subject` takes them.
+        ConnectionFailed, with what it said, if it ends instead.
         """
         assert name not in self._nodes or not self._nodes[name].running, f"{name} is running"
         flags = ["--listen", self.address(name), "--json"]
@@ -102,7 +108,7 @@ class Cluster:
         log = os.path.join(self._folder, f"{self._starts}-{name}.log")
         points = [word for point in kill_at for word in ("--kill-at", point)]
         command = [sys.executable, "-m", "engine.faults.subject", "--parent", str(os.getpid())]
-        command += [*points, "-m", "engine_cmd.main", *arguments, *flags]
+        command += [*points, "-m", program, *arguments, *flags]
         with open(log, "wb") as err:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err
@@ -117,10 +123,14 @@ class Cluster:
         with out:
             ready, _, _ = select.select([out], [], [], START_SECONDS * self._factor)
             line = out.readline() if ready else b""
-        if not line.endswith(b"\n"):
-            node.process.kill()
-            code = node.process.wait()
-            raise ConnectionFailed(f"{node.name} did not start (code {code}): {node.said()}")
+        if _serves(line):
+            return
+        node.process.kill()
+        code = node.process.wait()
+        how = f"it ended with code {code}" if ready else "it was silent for too long"
+        if line.endswith(b"\n"):
+            how = f"it said {line.decode(errors='replace').strip()}"
+        raise ConnectionFailed(f"{node.name} did not start, {how}: {node.said().strip()}")
 
     def node(self, name: str) -> Node:
         """The last that was started under this name."""
@@ -133,8 +143,12 @@ class Cluster:
         node.process.wait()
 
     def stop(self, name: str) -> None:
-        """SIGSTOP: it is there, and does nothing."""
-        self._nodes[name].process.send_signal(signal.SIGSTOP)
+        """SIGSTOP: it is there, and does nothing any more; fine if it is gone."""
+        process = self._nodes[name].process
+        process.send_signal(signal.SIGSTOP)
+        with contextlib.suppress(ChildProcessError):  # it was reaped: nothing to wait for
+            # A signal takes a moment to arrive.
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def go_on(self, name: str) -> None:
         """SIGCONT."""
@@ -165,3 +179,12 @@ class Cluster:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _serves(line: bytes) -> bool:
+    """Whether this is how a server says that it serves (`engine.runtime.service`)."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and "address" in said

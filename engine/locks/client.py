@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +20,7 @@ from engine.locks.messages import (
     Operation,
 )
 from engine.runtime.caller import Caller, Client
+from engine.sessions import CLIENT_BITS, Numbers
 
 PATIENCE: Nanos = 6 * SECOND
 """The primary is given up after so long in silence: thrice what it may itself wait for a backup."""
@@ -30,17 +31,16 @@ GRACE: Nanos = SECOND // 4
 class Clerk:
     """One client, as a pure object: numbers its operations, knows whom to ask.
 
-    `client` is a random number of 62 bits that no other client has. `servers` are the primary's
+    `client` is a random number of 62 bits (`engine.sessions`). `servers` are the primary's
     address and, if there is one, the backup's.
     """
 
     def __init__(self, client: int, servers: Sequence[str]) -> None:
-        self.client, self.servers = client, tuple(servers)
+        self.numbers, self.servers = Numbers(client), tuple(servers)
         self.asking = 0
         """Index of the server that is asked: the primary, until that seems dead."""
         self.retired: set[int] = set()
         self.up: set[str] = set()
-        self._sequence = 0
 
     def acquire(self, name: str, patience: Nanos | None = None) -> OperationCall:
         """Whether the lock was free; it is held now."""
@@ -53,8 +53,8 @@ class Clerk:
     def _call(self, verb: str, name: str, patience: Nanos | None) -> OperationCall:
         if not 0 < len(name) <= NAME_CHARACTERS_MAX:
             raise UsageError(f"A lock's name has 1 to {NAME_CHARACTERS_MAX} characters.")
-        self._sequence += 1
-        return OperationCall(self, Operation(self.client, self._sequence, verb, name), patience)
+        client, sequence = self.numbers.next()
+        return OperationCall(self, Operation(client, sequence, verb, name), patience)
 
 
 class OperationCall(Call):
@@ -81,6 +81,7 @@ class OperationCall(Call):
         if (message.client, message.sequence) != (operation.client, operation.sequence):
             return
         if message.status == DONE:
+            self.clerk.numbers.answered()
             self.finish(message.changed)
         elif message.status == RETIRED:
             self._retired(now, self.clerk.servers.index(link.principal))
@@ -145,7 +146,7 @@ class Locks(Client):
     ) -> None:
         if not 1 <= len(servers) <= 2:
             raise UsageError("A lock service is a primary and perhaps a backup: PRIMARY[,BACKUP].")
-        self._clerk = Clerk(int.from_bytes(os.urandom(8), "little") >> 2, servers)
+        self._clerk = Clerk(secrets.randbits(CLIENT_BITS), servers)
         super().__init__(Caller(timeout=timeout, token=token, via=via))
 
     def acquire(self, name: str) -> bool:

@@ -73,6 +73,8 @@ class LockServer:
         self.applied = 0
         self._relay = Relay(settings.retry, lambda operation: 64 + 4 * len(operation.name))
         self._primary: int | None = None
+        self._took_over = False
+        """A backup that has served by itself: its primary must not go on."""
         self._patience = settings.patience
         self._give_up_at: Nanos | None = None
         self._warn_at: Nanos | None = None
@@ -136,7 +138,7 @@ class LockServer:
         elif verdict == NEW and self.role == PRIMARY:
             self._relay.add(operation, link)
         elif verdict == NEW:
-            self.role = ALONE  # a backup that is asked takes the primary's place
+            self._take_over()
             self._answer(link, operation, DONE, self._apply(operation))
 
     def _apply(self, operation: Operation) -> bool:
@@ -198,23 +200,28 @@ class LockServer:
 
     # --- the backup ------------------------------------------------------------------------------
 
+    def _take_over(self) -> None:
+        """A backup that is asked takes the primary's place."""
+        self._took_over |= self.settings.role == BACKUP
+        self.role = ALONE
+
     def _follow(self, link: Link, forward: Forward) -> None:
         if self.settings.role != BACKUP:
             return
         if self._primary is None:
             self._primary = link.incarnation
-        if self.role != BACKUP or link.incarnation != self._primary:
+        if self._took_over or link.incarnation != self._primary:
             self._sends.append(Send(link, Refusal()))
-            return
-        known = self.applied + 1 - forward.first
-        if known >= 0:
-            for operation in forward.operations[known:]:
-                self._apply(operation)
-        self._sends.append(Send(link, Applied(self.applied)))
+        elif self.role == BACKUP:
+            known = self.applied + 1 - forward.first
+            if known >= 0:
+                for operation in forward.operations[known:]:
+                    self._apply(operation)
+            self._sends.append(Send(link, Applied(self.applied)))
 
     def _heard_alone(self, link: Link) -> None:
         if self.settings.role == BACKUP:
-            if self.role == ALONE:
+            if self._took_over:
                 self._sends.append(Send(link, Refusal()))
             self._retire()
 

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from engine.contract import SECOND, Nanos, Send
-from engine.locks.client import Clerk
+from engine.locks.client import Clerk, OperationCall
 from engine.locks.machine import ALONE, BACKUP, PRIMARY, LockServer, Settings
 from engine.locks.messages import ACQUIRE, DONE, RELEASE, Applied, Forward, Operation
 from engine.sessions import NEW, Sessions
@@ -215,8 +215,8 @@ def _new_number(original: Any) -> Any:
         before = self.clerk.asking
         original(self, now)
         if self.clerk.asking != before:
-            self.clerk._sequence += 1
-            self.operation = self.operation._replace(sequence=self.clerk._sequence)
+            client, sequence = self.clerk.numbers.next()
+            self.operation = self.operation._replace(client=client, sequence=sequence)
 
     return ask
 
@@ -226,6 +226,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "unlock_reexecuted": (Patch(LockServer, "_ask", _only_releases_again),),
     "answered_before_forwarded": (Patch(LockServer, "_forward", _answer_first),),
     "applied_out_of_order": (Patch(LockServer, "_follow", _any_order),),
+    "new_number_for_the_backup": (Patch(OperationCall, "ask", _new_number),),
     "nothing_is_forwarded": (Patch(LockServer, "_follow", _both_serve),),
 }
 

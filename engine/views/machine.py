@@ -50,7 +50,7 @@ class ViewService:
         self._lives: dict[str, int] = {}
         self._crashed: set[str] = set()
         self._servers: dict[str, Heard] = {}
-        self._stepped_at: Nanos | None = None
+        self._wake_at: Nanos | None = None
         self._sends: list[Send] = []
 
     # --- the contract ----------------------------------------------------------------------------
@@ -77,7 +77,8 @@ class ViewService:
     def ready(self) -> Ready:
         sends, self._sends = tuple(self._sends), []
         heard = min((server.heard_at for server in self._servers.values()), default=None)
-        return Ready(now=sends, wake_at=None if heard is None else heard + self.settings.dead)
+        self._wake_at = None if heard is None else heard + self.settings.dead
+        return Ready(now=sends, wake_at=self._wake_at)
 
     def check(self) -> None:
         """What shows of the invariants here."""
@@ -114,13 +115,10 @@ class ViewService:
                 del self._servers[name]
 
     def _pardon(self, now: Nanos) -> None:
-        """If it was we who slept, nobody has been silent for that yet."""
-        if self._stepped_at is not None:
-            late = now - self._stepped_at - self.settings.dead
-            if late > 0:
-                for name, server in self._servers.items():
-                    self._servers[name] = server._replace(heard_at=server.heard_at + late)
-        self._stepped_at = now
+        """If it was we who slept, a silence proves nothing: everybody gets time to ping again."""
+        if self._wake_at is not None and now - self._wake_at > self.settings.dead // 2:
+            for name, server in self._servers.items():
+                self._servers[name] = server._replace(heard_at=now)
 
     # --- views -----------------------------------------------------------------------------------
 
