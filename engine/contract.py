@@ -40,6 +40,8 @@ SECOND: Nanos = 1_000_000_000
 DRAIN_FRAMES_MAX = 4096
 """Frames taken in one turn: enough to batch, few enough that a turn stays under 10 ms."""
 DRAIN_BYTES_MAX = 16 << 20
+OVERSLEPT_MIN: Nanos = SECOND // 100
+"""A turn that comes less late is on time: timers have a grain, and other processes need a core."""
 
 
 class Link(Record):
@@ -112,7 +114,17 @@ class Moved(Record):
     position: tuple[int, ...]
 
 
-Event = Received | Durable | Finished | Linked | Exited | Moved
+class Overslept(Record):
+    """This turn comes `by` later than the machine asked for: the process was stopped or starved.
+
+    The first event of its turn. Whoever seems to have been silent meanwhile may only not have been
+    heard, so nobody's patience is over because of it.
+    """
+
+    by: Nanos
+
+
+Event = Received | Durable | Finished | Linked | Exited | Moved | Overslept
 
 
 # --- what must now happen ------------------------------------------------------------------------
@@ -186,6 +198,7 @@ class Server:
         self.machine = machine
         self.world = world
         self._durable = 0
+        self._wake_at: Nanos | None = None
         self._held: list[tuple[int, tuple[Send, ...]]] = []
 
     def turn(self) -> Nanos | None:
@@ -193,7 +206,10 @@ class Server:
         world = self.world
         events = world.drain(DRAIN_FRAMES_MAX, DRAIN_BYTES_MAX)
         world.point("drained")
-        self.machine.step(world.now(), events)
+        now = world.now()
+        if self._wake_at is not None and now - self._wake_at > OVERSLEPT_MIN:
+            events = [Overslept(now - self._wake_at), *events]
+        self.machine.step(now, events)
         world.point("stepped")
         ready = self.machine.ready()
         ticket = self._durable
@@ -212,4 +228,5 @@ class Server:
         for job in ready.jobs:
             world.start(job)
         world.point("turned")
+        self._wake_at = ready.wake_at
         return ready.wake_at

@@ -19,7 +19,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from engine.contract import SECOND, Event, Link, Linked, Nanos, Ready, Received, Send, peer
+from engine.contract import (
+    SECOND,
+    Event,
+    Link,
+    Linked,
+    Nanos,
+    Overslept,
+    Ready,
+    Received,
+    Send,
+    peer,
+)
 from engine.locks.messages import (
     ACQUIRE,
     DONE,
@@ -91,6 +102,8 @@ class LockServer:
                 self._take(now, event.link, event.message)
             elif isinstance(event, Linked) and event.link == self._backup:
                 self._linked(now, event.up)
+            elif isinstance(event, Overslept) and event.by > self.settings.grace:
+                self._overslept(now)
         if self.role == PRIMARY:
             if self._give_up_at is not None and now >= self._give_up_at:
                 self._go_alone(now)
@@ -184,6 +197,12 @@ class LockServer:
             self._relay.again()  # what was said before it came is lost
         elif self.role == ALONE and up:
             self._warn(now)
+
+    def _overslept(self, now: Nanos) -> None:
+        """The backup may have answered, or even taken our place, while we were not there."""
+        if self._give_up_at is not None:
+            self._give_up_at = now + self.settings.patience
+            self._relay.again()
 
     def _go_alone(self, now: Nanos) -> None:
         self.role, self._give_up_at = ALONE, None

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from engine.contract import SECOND, Nanos, Send
-from engine.locks.client import Clerk, OperationCall
+from engine.locks.client import PATIENCE, Clerk, OperationCall
 from engine.locks.machine import ALONE, BACKUP, PRIMARY, LockServer, Settings
 from engine.locks.messages import ACQUIRE, DONE, RELEASE, Applied, Forward, Operation
 from engine.sessions import NEW, Sessions
@@ -29,17 +29,17 @@ END: Nanos = 120 * SECOND
 """Every client has all its answers by then, or something stands still."""
 
 SHAPE: dict[str, Sequence[Any]] = {
-    "clients": (1, 2, 3, 5),
+    "clients": (1, 2, 4, 8),
     "steps": (2, 5, 12),
     "names": (1, 2, 3),
-    "think": (MILLISECOND, 20 * MILLISECOND),
+    "think": (MILLISECOND, 20 * MILLISECOND, SECOND // 2),
 }
 FAULTS: dict[str, Sequence[Any]] = {
     "loss": (0.0, 0.02, 0.2),
     "duplicate": (0.0, 0.05, 0.3),
-    "reorder": (0.0, 0.05, 0.3),
+    "reorder": (0.0, 0.05, 0.5),
     "delay": (MILLISECOND // 10, MILLISECOND, 10 * MILLISECOND),
-    "death": ("", "primary", "backup"),
+    "death": ("", "primary", "backup", "sleep"),
     "crash_point": (0.0, 0.01, 0.1),
     "pause": (0, 2),
     "broken": (0, 1, 3),
@@ -96,7 +96,9 @@ class LockCluster(PlannedCluster):
         rng = self.timeline.rng
         span = self.plan["steps"] * (self.plan["think"] + 5 * self.plan["delay"])
         later = self.timeline.after
-        if self.plan["death"]:
+        if self.plan["death"] == "sleep":
+            later(rng.randrange(span), self._sleep)
+        elif self.plan["death"]:
             later(rng.randrange(2 * span), self._die, self.plan["death"])
         for _ in range(self.plan["pause"]):
             later(rng.randrange(span), self._pause)
@@ -129,6 +131,25 @@ class LockCluster(PlannedCluster):
         process = self.alive(name)
         if process is not None:
             self.kill(process)
+
+    def _sleep(self) -> None:
+        """The primary is stopped in the worst state: with a forward whose acknowledgement is lost.
+
+        It wakes when its clients have about lost patience: it was as good as dead, or was not.
+        """
+        self.cut(["backup"], ["primary"])
+        self._fall_asleep()
+
+    def _fall_asleep(self) -> None:
+        primary = self.processes["primary"]
+        assert isinstance(primary.machine, LockServer)
+        if len(primary.machine._relay) == 0:
+            self.timeline.after(MILLISECOND, self._fall_asleep)
+            return
+        self.seen["slept"] += 1
+        rng = self.timeline.rng
+        primary.pause(rng.choice((PATIENCE // 2, PATIENCE, PATIENCE)) + rng.randrange(SECOND))
+        self.timeline.after(100 * MILLISECOND, self.heal)
 
     def _pause(self) -> None:
         """Short beside the backup's grace: longer would be taken for a death, rightly."""
@@ -208,6 +229,11 @@ def _both_serve(_: Any) -> Any:
     return follow
 
 
+def _impatient(_: Any) -> Any:
+    """A primary that wakes finds that its backup has been silent for long."""
+    return lambda self, now: None
+
+
 def _new_number(original: Any) -> Any:
     """A client that asks the other server numbers its operation anew."""
 
@@ -227,6 +253,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "answered_before_forwarded": (Patch(LockServer, "_forward", _answer_first),),
     "applied_out_of_order": (Patch(LockServer, "_follow", _any_order),),
     "new_number_for_the_backup": (Patch(OperationCall, "ask", _new_number),),
+    "wakes_and_goes_alone": (Patch(LockServer, "_overslept", _impatient),),
     "nothing_is_forwarded": (Patch(LockServer, "_follow", _both_serve),),
 }
 

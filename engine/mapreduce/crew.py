@@ -41,7 +41,6 @@ class Crew:
         self._spawns: dict[int, int] = {}
         self._nodes = 0
         self._failures = 0
-        self._told: Nanos | None = None
 
     def usable(self) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.usable]
@@ -138,7 +137,6 @@ class Crew:
 
     def expire(self, now: Nanos) -> None:
         """Give up whoever is late; try the silent again if there is nobody else."""
-        self._pardon(now)
         alone = not self.usable()
         for worker in list(self.workers.values()):
             limit = self._limit(worker, alone)
@@ -157,18 +155,16 @@ class Crew:
         """When to look again."""
         alone = not self.usable()
         limits = [self._limit(worker, alone) for worker in self.workers.values()]
-        self._told = min((limit for limit in limits if limit is not None), default=None)
-        return self._told
+        return min((limit for limit in limits if limit is not None), default=None)
 
-    def _pardon(self, now: Nanos) -> None:
-        """If it was we who slept past our own deadline, nobody is late for that yet."""
-        late = now - self._told if self._told is not None else 0
+    def overslept(self, by: Nanos) -> None:
+        """It was we who were not there: nobody is late for that yet."""
         grace = self._settings.lease // 4
-        if late > grace:
+        if by > grace:
             for worker in self.workers.values():
-                worker.moved_at += late + grace
-                worker.record_at += late + grace
-                worker.born_at += late + grace
+                worker.moved_at += by + grace
+                worker.record_at += by + grace
+                worker.born_at += by + grace
 
     def _limit(self, worker: Worker, alone: bool) -> Nanos | None:
         if worker.lost and alone and worker.lost_at is not None:

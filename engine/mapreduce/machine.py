@@ -52,6 +52,7 @@ from engine.contract import (
     Linked,
     Moved,
     Nanos,
+    Overslept,
     Ready,
     Received,
 )
@@ -183,6 +184,8 @@ class Scheduler:
                 self.crew.exited(node, code)
             case Linked(link, up):
                 self.crew.linked(link, up)
+            case Overslept(by):
+                self.crew.overslept(by)
             case Finished(job, result, error):
                 self.crew.spawned(job, error)
                 if job == self._publish_job:

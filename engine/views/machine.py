@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from engine.contract import Event, Link, Nanos, Ready, Received, Send
+from engine.contract import Event, Link, Nanos, Overslept, Ready, Received, Send
 from engine.record import Record
 from engine.views.messages import NOBODY, PING_INTERVAL, Get, Ping, View
 
@@ -50,16 +50,16 @@ class ViewService:
         self._lives: dict[str, int] = {}
         self._crashed: set[str] = set()
         self._servers: dict[str, Heard] = {}
-        self._wake_at: Nanos | None = None
         self._sends: list[Send] = []
 
     # --- the contract ----------------------------------------------------------------------------
 
     def step(self, now: Nanos, events: Sequence[Event]) -> None:
         """Take in every ping, forget the silent, go on to the next view if it is time."""
-        self._pardon(now)
         asked: list[tuple[Link, int]] = []
         for event in events:
+            if isinstance(event, Overslept) and event.by > self.settings.dead // 2:
+                self._overslept(now)
             if not isinstance(event, Received):
                 continue
             link, message = event
@@ -77,8 +77,7 @@ class ViewService:
     def ready(self) -> Ready:
         sends, self._sends = tuple(self._sends), []
         heard = min((server.heard_at for server in self._servers.values()), default=None)
-        self._wake_at = None if heard is None else heard + self.settings.dead
-        return Ready(now=sends, wake_at=self._wake_at)
+        return Ready(now=sends, wake_at=None if heard is None else heard + self.settings.dead)
 
     def check(self) -> None:
         """What shows of the invariants here."""
@@ -114,11 +113,10 @@ class ViewService:
             if now - server.heard_at >= self.settings.dead:
                 del self._servers[name]
 
-    def _pardon(self, now: Nanos) -> None:
-        """If it was we who slept, a silence proves nothing: everybody gets time to ping again."""
-        if self._wake_at is not None and now - self._wake_at > self.settings.dead // 2:
-            for name, server in self._servers.items():
-                self._servers[name] = server._replace(heard_at=now)
+    def _overslept(self, now: Nanos) -> None:
+        """Silence proves nothing when nobody listens: everybody gets time to ping again."""
+        for name, server in self._servers.items():
+            self._servers[name] = server._replace(heard_at=now)
 
     # --- views -----------------------------------------------------------------------------------
 

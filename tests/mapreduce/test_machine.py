@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support import dose
 
-from engine.contract import SECOND, Durable, Exited, Link, Linked, Moved, Received
+from engine.contract import SECOND, Durable, Exited, Link, Linked, Overslept, Moved, Received
 from engine.mapreduce import messages as m
 from engine.mapreduce.attempts import MAP, REDUCE, Worker
 from engine.mapreduce.blame import CRASHES_MAX, DEATHS_MAX, DROPS_MAX, Blame, is_crash
@@ -254,7 +254,9 @@ def test_nobody_is_late_because_we_slept() -> None:
     """The coordinator was stopped for a minute: it finds its workers where they were."""
     scheduler = start(workers=1)
     tell(scheduler, m.Join(1))
-    scheduler.step(60 * SECOND, [])
+    wake_at = scheduler.ready().wake_at
+    assert wake_at is not None
+    scheduler.step(60 * SECOND, [Overslept(60 * SECOND - wake_at)])
     ready = scheduler.ready()
     assert not ready.jobs
     assert ready.wake_at == 62.5 * SECOND
