@@ -39,7 +39,7 @@ FAULTS: dict[str, Sequence[Any]] = {
     "duplicate": (0.0, 0.05, 0.3),
     "reorder": (0.0, 0.05, 0.5),
     "delay": (MILLISECOND // 10, MILLISECOND, 10 * MILLISECOND),
-    "death": ("", "primary", "backup", "sleep"),
+    "death": ("", "primary", "backup", "sleep", "sleep"),
     "crash_point": (0.0, 0.01, 0.1),
     "pause": (0, 2),
     "broken": (0, 1, 3),

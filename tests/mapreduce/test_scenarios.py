@@ -1,8 +1,4 @@
-"""Golden scripts for the scheduler: one story a file in `scenarios/`, named situation_outcome.
-
-A script is a comment that tells the story, then blocks: commands, `----`, the exact output, an
-empty line. `ENGINE_REWRITE=1 pytest tests/mapreduce/test_scenarios.py` rewrites the outputs: read
-the diff, and commit only what you can explain.
+"""Golden scripts for the scheduler; their form is in `scripts`.
 
 Commands (a worker is its node, `#3` the third attempt of the current coordinator):
 
@@ -18,19 +14,19 @@ Commands (a worker is its node, `#3` the third attempt of the current coordinato
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import command, hold, scenarios
 
 from engine.contract import SECOND, Durable, Event, Exited, Finished, Link, Linked, Moved, Received
 from engine.mapreduce import messages as m
 from engine.mapreduce.machine import Recovered, Scheduler, Settings
 
 PHASES = ("idle", "reading", "mapping", "committing", "reducing")
-SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
+SCENARIOS = scenarios(__file__)
 
 
 class Runner:
@@ -50,8 +46,7 @@ class Runner:
 
     def run(self, line: str) -> list[str]:
         words = line.split()
-        command = getattr(self, "do_" + words[0].replace("-", "_"))
-        event = command(*words[1:])
+        event = command(self, words[0])(*words[1:])
         if isinstance(event, list):
             return event
         return self.turn([] if event is None else [event])
@@ -178,26 +173,9 @@ class Runner:
         return f"{name} {' '.join(map(str, shown))}".rstrip()
 
 
-def play(text: str) -> str:
-    """The script with its outputs as they are now."""
-    runner, out = Runner(), []
-    for block in text.strip().split("\n\n"):
-        lines = block.split("\n")
-        commands = lines[: lines.index("----")] if "----" in lines else lines
-        results = [r for c in commands if not c.startswith("#") for r in runner.run(c)]
-        asked = any(not c.startswith("#") for c in commands)
-        out.append("\n".join([*commands, *(["----", *results] if asked else [])]))
-    return "\n\n".join(out) + "\n"
-
-
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_scenario(path: Path) -> None:
-    text = path.read_text()
-    played = play(text)
-    if os.environ.get("ENGINE_REWRITE"):
-        path.write_text(played)
-    else:
-        assert played == text
+    hold(path, Runner())
 
 
 def test_there_are_scenarios() -> None:
