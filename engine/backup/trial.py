@@ -38,13 +38,13 @@ SHAPE: dict[str, Sequence[Any]] = {
     "think": (5 * MILLISECOND, 50 * MILLISECOND, 200 * MILLISECOND),
 }
 FAULTS: dict[str, Sequence[Any]] = {
-    "loss": (0.0, 0.02, 0.2),
+    "loss": (0.0, 0.02, 0.2, 0.5),
     "duplicate": (0.0, 0.05, 0.3),
     "reorder": (0.0, 0.05, 0.3),
     "delay": (MILLISECOND // 10, MILLISECOND, 20 * MILLISECOND),
     "kill": (0, 1, 3),
-    "crash_point": (0.0, 0.002, 0.02),
-    "pause": (0, 1, 4),
+    "crash_point": (0.0, 0.005, 0.02),
+    "pause": (0, 2, 6),
     "cut": (0, 2, 6),
     "broken": (0, 3),
 }
@@ -112,8 +112,10 @@ class StoreCluster(PlannedCluster):
         }
         for name, accident in accidents.items():
             for _ in range(self.plan[name]):
-                # Much is to be learnt from the first views, in which nobody has data yet.
-                later(rng.randrange(rng.choice((CALM, CALM, CALM // 10))), accident)
+                # Much is to be learnt from the first views, in which nobody has data yet, and
+                # most of it from deaths.
+                early = (CALM, CALM // 10, CALM // 10 if name == "kill" else CALM)
+                later(rng.randrange(rng.choice(early)), accident)
         if self.beyond == "both_die":
             later(700 * MILLISECOND, self._kill_all)
         elif self.beyond == "amnesia":

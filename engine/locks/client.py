@@ -26,6 +26,8 @@ PATIENCE: Nanos = 6 * SECOND
 """The primary is given up after so long in silence: thrice what it may itself wait for a backup."""
 GRACE: Nanos = SECOND // 4
 """And after so long without a connection, if it had one."""
+ARRIVAL: Nanos = SECOND
+"""Or if it never had one: a server that has just been started takes a tenth of that."""
 
 
 class Clerk:
@@ -67,11 +69,10 @@ class OperationCall(Call):
 
     def ask(self, now: Nanos) -> None:
         if self._give_up_at is None:
-            known = self._server in self.up or not self.clerk.up
-            self._give_up_at = now + (PATIENCE if known else GRACE)
+            self._give_up_at = now + (PATIENCE if self._server in self.up else ARRIVAL)
         elif now >= self._give_up_at and self._other is not None:
             self.clerk.asking = self._other
-            self._give_up_at = now + (PATIENCE if self._server in self.up else GRACE)
+            self._give_up_at = now + (PATIENCE if self._server in self.up else ARRIVAL)
         self.say(self._server, self.operation)
 
     def take(self, now: Nanos, link: Link, message: Any) -> None:
@@ -124,7 +125,7 @@ class OperationCall(Call):
             )
         elif index == self.clerk.asking:
             self.clerk.asking = (index + 1) % len(self.clerk.servers)
-            self._give_up_at = now + PATIENCE
+            self._give_up_at = now + (PATIENCE if self._server in self.up else ARRIVAL)
             self.ask_at(now)
 
 

@@ -80,6 +80,14 @@ def _clear(path: str) -> None:
     os.unlink(path)
 
 
+def remove(path: str) -> None:
+    """Unlink our own socket; one that is gone already is fine. OSError."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def check_dial(address: str, token: str | None) -> None:
     """RefusedError or UsageError, with a sentence, unless it may be dialled."""
     _check_kind(address, token, allow_wildcard=False)

@@ -100,7 +100,7 @@ class Connection:
                 )
                 continue
             if isinstance(value, Refused):
-                self._refused(_refusal(value, self.address))
+                self._refused(_refusal(value, self.address), forgotten=value.why == "link")
             elif self._number:
                 if (cluster, number) == (self.cluster, self._number) and kind not in _HANDSHAKE:
                     return value
@@ -109,8 +109,8 @@ class Connection:
             elif isinstance(value, Welcome) and self._trusted:
                 self._welcome(cluster, number, value)
 
-    def _refused(self, error: EngineError) -> None:
-        """The listener does not want us, or is none of ours."""
+    def _refused(self, error: EngineError, *, forgotten: bool = False) -> None:
+        """The listener does not want us, or is none of ours, or has forgotten us."""
         raise error
 
     def _answer(self, challenge: Challenge) -> None:

@@ -64,7 +64,7 @@ class Listener:
         token: str | None = None,
         roles: Sequence[str] = ("worker",),
     ) -> None:
-        self._directory = ""
+        self._directory = self._path = ""
         if address == "ipc://*":
             address = addresses.private_address()
             self._directory = os.path.dirname(address.removeprefix("ipc://"))
@@ -91,6 +91,8 @@ class Listener:
             self.close()
             raise RefusedError(f"Cannot listen at {address}: {error.strerror}.") from None
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        if address.startswith("ipc://"):
+            self._path = address.removeprefix("ipc://")
 
     def pollables(self) -> tuple[Any, ...]:
         """What to wait on for reading (ZeroMQ sockets) before the next `drain`."""
@@ -139,6 +141,9 @@ class Listener:
 
     def close(self, linger_ms: int = 0) -> None:
         """Stop listening; messages already sent get `linger_ms` to leave."""
+        if self._path:  # while we still have it: afterwards it may be another server's
+            addresses.remove(self._path)
+            self._path = ""
         if not self._ends.context.closed:
             self._socket.setsockopt(zmq.LINGER, linger_ms)
         self._ends.close()

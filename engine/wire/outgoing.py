@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from engine.contract import DRAIN_FRAMES_MAX, Event, Linked, Nanos, Received, peer
-from engine.errors import ConnectionFailed, EngineError
+from engine.errors import EngineError
 from engine.wire.connection import Connection
 
 HELLO_AGAIN: Nanos = 250_000_000
@@ -29,6 +29,7 @@ class Outgoing(Connection):
     def __init__(self, address: str, *, name: str = "", **who: Any) -> None:
         super().__init__(address, **who)
         self.peer = peer(name or address)
+        self._wanted = self.cluster
         self.refusal: EngineError | None = None
         self._connected = False
         self._said_at: Nanos = 0
@@ -68,10 +69,10 @@ class Outgoing(Connection):
             self.refusal = None
             self._events.append(Linked(self.peer, True))
 
-    def _refused(self, error: EngineError) -> None:
+    def _refused(self, error: EngineError, *, forgotten: bool = False) -> None:
         self._lose()
-        if isinstance(error, ConnectionFailed):
-            self._said_at = 0  # it restarted or forgot us: say hello at once
+        if forgotten:
+            self._said_at = 0  # it restarted, or let us go: say hello at once
         else:
             self.refusal = error
 
@@ -79,3 +80,4 @@ class Outgoing(Connection):
         if self.link is not None:
             self._events.append(Linked(self.peer, False))
         self.link, self._number, self._trusted = None, 0, self._token is None
+        self.cluster = self._wanted  # one that was started again may have another number
