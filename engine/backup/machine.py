@@ -85,7 +85,7 @@ class StoreServer:
                 self._take(event.link, event.message)
             elif isinstance(event, Linked) and event.up:
                 self._linked(event.link)
-        if self.primary:
+        if self._serves:
             self._serve(now)
         if now >= self._ping_at:
             self._ping(now)
@@ -93,9 +93,9 @@ class StoreServer:
     def ready(self) -> Ready:
         sends, self._sends = tuple(self._sends), []
         times = [self._ping_at]
-        if self.primary and self._part is not None:
+        if self._serves and self._part is not None:
             times.append(self._part_at)
-        elif self.primary and self._relay.wake_at is not None:
+        elif self._serves and self._relay.wake_at is not None:
             times.append(self._relay.wake_at)
         return Ready(now=sends, wake_at=min(times))
 
@@ -137,6 +137,11 @@ class StoreServer:
     def primary(self) -> bool:
         """Whether the view that we know says so; and if it is to be believed."""
         return self._is(self.view.primary, self.view.primary_life) and self.holds > 0
+
+    @property
+    def _serves(self) -> bool:
+        """A primary that the view service has noted as such."""
+        return self.primary and self.noted == self.view.number
 
     @property
     def backup(self) -> bool:
@@ -197,8 +202,6 @@ class StoreServer:
 
     def _serve(self, now: Nanos) -> None:
         """Alone at once; with a backup when it has everything: first the copy, then what waits."""
-        if self.noted != self.view.number:
-            return
         if self.view.backup == NOBODY:
             self._take_effect(len(self._relay))
         elif self._part is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import zmq
 
-from engine.contract import PEER, SECOND, Event, Job, Nanos, Send, Write
+from engine.contract import PEER, SECOND, Event, Job, Linked, Nanos, Send, Write
 from engine.errors import EngineError
 from engine.wire.endpoint import Listener, Outgoing
 
@@ -47,6 +47,7 @@ class SocketWorld:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._peers: dict[str, Outgoing] = {}
         self._used: dict[str, Nanos] = {}
+        self._gone: list[Event] = []
         self._poller = zmq.Poller()
         if listener is not None:
             self._watch(listener)
@@ -57,7 +58,9 @@ class SocketWorld:
 
     def drain(self, frames: int, size: int) -> list[Event]:
         """From those who dialed in, then from peers."""
-        events = [] if self.listener is None else self.listener.drain(frames, size)
+        events, self._gone = self._gone, []
+        if self.listener is not None:
+            events += self.listener.drain(frames, size)
         for address, outgoing in self._peers.items():
             events += outgoing.drain(frames)
             if outgoing.refusal is None:
@@ -128,6 +131,8 @@ class SocketWorld:
                 for socket in outgoing.pollables():
                     self._poller.unregister(socket)
                 outgoing.close()
+                if outgoing.link is not None:
+                    self._gone.append(Linked(outgoing.peer, False))
 
     def _watch(self, end: Listener | Outgoing) -> None:
         for socket in end.pollables():

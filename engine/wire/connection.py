@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from engine.contract import Link
-from engine.errors import ConnectionFailed, EngineError, RefusedError
+from engine.errors import ConnectionFailed, EngineError, RefusedError, UsageError
 from engine.wire import addresses, codec, envelope, keys
 from engine.wire.codec import WireError
 from engine.wire.handshake import (
@@ -78,6 +78,14 @@ class Connection:
         self._ends.close()
 
     # --- for subclasses --------------------------------------------------------------------------
+
+    def _dial(self) -> None:
+        """UsageError for what is no address to ZeroMQ."""
+        try:
+            self._socket.connect(self.address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise UsageError(f"{self.address!a} cannot be dialed: {error.strerror}.") from None
 
     def _receive_now(self) -> Any:
         """The next message for the user among those that have arrived, else None."""

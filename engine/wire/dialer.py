@@ -45,7 +45,7 @@ class Dialer(Connection):
         server's own reason.
         """
         deadline = None if seconds is None else monotonic() + seconds
-        self._socket.connect(self.address)
+        self._dial()
         while self.link is None:
             if self._receive_now() is not None:
                 raise ConnectionFailed(f"{self.address} answered out of turn: is it an engine?")

@@ -34,7 +34,7 @@ class Outgoing(Connection):
         self._connected = False
         self._said_at: Nanos = 0
         self._events: list[Event] = []
-        self._socket.connect(self.address)
+        self._dial()
 
     @property
     def wake_at(self) -> Nanos | None:
