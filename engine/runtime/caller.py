@@ -34,14 +34,15 @@ class Caller:
         return None if self._timeout is None else int(self._timeout * SECOND)
 
     def run(self, call: Call) -> Any:
-        """The answer. Raises what the call failed with, or why everybody refuses to talk to us."""
+        """The answer. Raises what the call failed with, or why all whom it asks refuse to talk."""
         server = Server(call, self._world)
         while True:
             wake_at = server.turn()
             if call.outcome is not None:
                 break
-            for error in self._world.refusals.values():
-                raise error
+            refusals = self._world.refusals
+            if call.asked and call.asked <= refusals.keys():
+                raise refusals[min(call.asked)]
             self._world.wait(wake_at)
         if call.outcome.error is not None:
             raise call.outcome.error
