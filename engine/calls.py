@@ -39,7 +39,7 @@ class Call:
     def __init__(self, patience: Nanos | None, up: set[str]) -> None:
         self.outcome: Outcome | None = None
         self.up = up
-        self.asked: set[str] = set()
+        self.spoken_to: set[str] = set()
         """Whom it has said anything to."""
         self._patience, self._deadline = patience, patience
         self._handed_over = False
@@ -66,7 +66,7 @@ class Call:
 
     def say(self, address: str, message: Any, *, harmless: bool = False) -> None:
         """`harmless`: that it arrives changes nothing."""
-        self.asked.add(address)
+        self.spoken_to.add(address)
         self._handed_over |= address in self.up and not harmless
         self._sends.append(Send(peer(address), message))
 

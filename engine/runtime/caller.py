@@ -41,8 +41,8 @@ class Caller:
             if call.outcome is not None:
                 break
             refusals = self._world.refusals
-            if call.asked and call.asked <= refusals.keys():
-                raise refusals[min(call.asked)]
+            if call.spoken_to and call.spoken_to <= refusals.keys():
+                raise refusals[min(call.spoken_to)]
             self._world.wait(wake_at)
         if call.outcome.error is not None:
             raise call.outcome.error
