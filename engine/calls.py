@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.contract import SECOND, Event, Link, Linked, Nanos, Ready, Received, Send, peer
-from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown
+from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown, UsageError
 from engine.record import Record
 
 
@@ -125,3 +125,13 @@ class Call:
 
     def check(self) -> None:
         """Nothing that could break by itself."""
+
+
+def check_text(what: str, text: str, characters_max: int) -> None:
+    """UsageError for a name or value that is too long, or that no message can hold."""
+    if len(text) > characters_max:
+        raise UsageError(f"{what} has at most {characters_max:,} characters, not {len(text):,}.")
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} is text; {text[:40]!a} cannot be written as UTF-8.") from None

@@ -19,7 +19,7 @@ from engine.backup.messages import (
     Answer,
     Operation,
 )
-from engine.calls import Call
+from engine.calls import Call, check_text
 from engine.contract import Link, Nanos
 from engine.errors import OutcomeUnknown, UsageError
 from engine.runtime.caller import Caller, Client
@@ -42,10 +42,8 @@ class Clerk:
         self, verb: str, key: str, value: str = "", patience: Nanos | None = None
     ) -> StoreCall:
         """`GET`, `PUT` or `APPEND`; the answer is the value of a get (None if there is none)."""
-        if len(key) > KEY_CHARACTERS_MAX:
-            raise UsageError(f"A key has at most {KEY_CHARACTERS_MAX} characters.")
-        if len(value) > VALUE_CHARACTERS_MAX:
-            raise UsageError(f"A value has at most {VALUE_CHARACTERS_MAX} characters.")
+        check_text("A key", key, KEY_CHARACTERS_MAX)
+        check_text("A value", value, VALUE_CHARACTERS_MAX)
         client, sequence = self.numbers.next()
         return StoreCall(self, Operation(client, sequence, verb, key, value), patience)
 

@@ -37,6 +37,8 @@ from engine.views.messages import NOBODY, PING_INTERVAL, Ping, View
 
 PINGS_MAX = 64
 """Pings whose answers are still waited for; older ones are as good as lost."""
+NUMBER_MAX = 1 << 62
+"""Nobody has counted so far; a number beyond it could not be counted on from and sent."""
 
 
 class Settings(Record):
@@ -73,6 +75,7 @@ class StoreServer:
         self._part_at: Nanos = 0
         self._incoming: tuple[int, int, Table] = (0, 0, self.table)
         self._pinged: dict[int, int] = {}
+        self._asked = 0
         self._ping_at: Nanos = 0
         self._sends: list[Send] = []
 
@@ -149,10 +152,11 @@ class StoreServer:
 
     def _ping(self, now: Nanos) -> None:
         self._ping_at = now + self.settings.ping
-        self._pinged[now] = self.acts
+        self._asked = max(now, self._asked + 1)
+        self._pinged[self._asked] = self.acts
         while len(self._pinged) > PINGS_MAX:
             del self._pinged[next(iter(self._pinged))]
-        ping = Ping(now, self.settings.name, self.settings.life, self.acts)
+        ping = Ping(self._asked, self.settings.name, self.settings.life, self.acts)
         self._sends.append(Send(peer(self.settings.views), ping))
 
     def _viewed(self, view: View) -> None:
@@ -241,7 +245,7 @@ class StoreServer:
         return view == self.view.number and self.backup
 
     def _take_part(self, link: Link, part: Part) -> None:
-        if not self._is_ours(part.view):
+        if not self._is_ours(part.view) or not 0 <= part.number < NUMBER_MAX:
             return
         if self.holds != part.view:
             view, expected, table = self._incoming

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.calls import Call
+from engine.calls import Call, check_text
 from engine.contract import SECOND, Link, Nanos
 from engine.errors import OutcomeUnknown, UsageError
 from engine.locks.messages import (
@@ -53,8 +53,9 @@ class Clerk:
         return self._call(RELEASE, name, patience)
 
     def _call(self, verb: str, name: str, patience: Nanos | None) -> OperationCall:
-        if not 0 < len(name) <= NAME_CHARACTERS_MAX:
-            raise UsageError(f"A lock's name has 1 to {NAME_CHARACTERS_MAX} characters.")
+        check_text("A lock's name", name, NAME_CHARACTERS_MAX)
+        if not name:
+            raise UsageError("A lock's name has at least 1 character.")
         client, sequence = self.numbers.next()
         return OperationCall(self, Operation(client, sequence, verb, name), patience)
 
@@ -119,8 +120,8 @@ class OperationCall(Call):
         if len(self.clerk.retired) == len(self.clerk.servers):
             self.fail(
                 OutcomeUnknown(
-                    "Primary and backup have both retired, since each has served without the other "
-                    "(they could not reach each other): start both again."
+                    "Every server has retired, since primary and backup have served apart (they "
+                    "could not reach each other): start both again."
                 )
             )
         elif index == self.clerk.asking:

@@ -304,3 +304,11 @@ def test_after_a_request_of_unknown_outcome_it_goes_on_as_another_client() -> No
     assert talk.answer is True
     [(_, second)] = Talk(it.acquire("c")).turn()
     assert (second.client, second.sequence) == (request.client, 2)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 513, "\ud800"], ids=["none", "too long", "no text"])
+def test_a_name_that_no_lock_can_have_is_never_sent(name: str) -> None:
+    it = clerk()
+    with pytest.raises(UsageError):
+        it.acquire(name)
+    assert it.numbers.next() == (7, 1)
