@@ -75,7 +75,7 @@ class StoreServer:
         self._part_at: Nanos = 0
         self._incoming: tuple[int, int, Table] = (0, 0, self.table)
         self._pinged: dict[int, int] = {}
-        self._asked = 0
+        self._asked = -1
         self._ping_at: Nanos = 0
         self._sends: list[Send] = []
 

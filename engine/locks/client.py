@@ -55,7 +55,7 @@ class Clerk:
     def _call(self, verb: str, name: str, patience: Nanos | None) -> OperationCall:
         check_text("A lock's name", name, NAME_CHARACTERS_MAX)
         if not name:
-            raise UsageError("A lock's name has at least 1 character.")
+            raise UsageError(f"A lock's name has 1 to {NAME_CHARACTERS_MAX} characters.")
         client, sequence = self.numbers.next()
         return OperationCall(self, Operation(client, sequence, verb, name), patience)
 

@@ -207,7 +207,7 @@ def test_time_runs_out_and_it_may_have_been_done() -> None:
     ("key", "value", "text"),
     [
         ("k" * (KEY_CHARACTERS_MAX + 1), "", "512 characters"),
-        ("a", "v" * (VALUE_CHARACTERS_MAX + 1), "1048576 characters"),
+        ("a", "v" * (VALUE_CHARACTERS_MAX + 1), "1,048,576 characters"),
     ],
 )
 def test_what_is_too_large_is_not_sent(key: str, value: str, text: str, tmp_path: Path) -> None:
