@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support import dose
 
-from engine.contract import SECOND, Durable, Exited, Link, Linked, Overslept, Moved, Received
+from engine.contract import SECOND, Durable, Exited, Link, Linked, Moved, Overslept, Received
 from engine.mapreduce import messages as m
 from engine.mapreduce.attempts import MAP, REDUCE, Worker
 from engine.mapreduce.blame import CRASHES_MAX, DEATHS_MAX, DROPS_MAX, Blame, is_crash
