@@ -112,14 +112,9 @@ def _restart_unnoticed(original: Any) -> Any:
     return ping
 
 
-def _serve_at_once(original: Any) -> Any:
+def _serve_at_once(_: Any) -> Any:
     """The primary serves before the view service has noted that it does."""
-
-    def serve(self: Any, now: Nanos) -> None:
-        self.noted = self.view.number
-        original(self, now)
-
-    return serve
+    return property(lambda self: self.primary)
 
 
 def _any_view(original: Any) -> Any:
@@ -172,7 +167,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
         Patch(StoreServer, "_change", _believe),
     ),
     "forward_of_any_view": (Patch(StoreServer, "_follow", _any_view),),
-    "serves_before_it_is_noted": (Patch(StoreServer, "_serve", _serve_at_once),),
+    "serves_before_it_is_noted": (Patch(StoreServer, "_serves", _serve_at_once),),
     "repeated_is_done_again": (Patch(Sessions, "judge", _always_new),),
     "new_number_when_asked_again": (Patch(StoreCall, "ask", _new_number),),
 }

@@ -235,13 +235,16 @@ class Cluster:
 
     def _break(self, line: _Line) -> None:
         line.open = False
-        del self._lines[line.dialer.link.node, line.listener.name]
+        key = line.dialer.link.node, line.listener.name
+        del self._lines[key]
+        self._dialing.add(key)  # nobody dials again before having heard of the end
         self.timeline.after(self.timeline.spread(MILLISECOND), self._broken, line)
 
     def _broken(self, line: _Line) -> None:
         """Each side hears of it before it hears of the next connection."""
         line.listener.hear(Linked(line.dialer.link, False))
         line.dialer.hear(Linked(peer(line.listener.name), False))
+        self._dialing.discard((line.dialer.link.node, line.listener.name))
         self._dial(line.dialer, line.listener.name)
 
     def break_lines(self, one: str, other: str) -> None:
