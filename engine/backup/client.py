@@ -54,7 +54,7 @@ class StoreCall(Call):
     def __init__(self, clerk: Clerk, operation: Operation, patience: Nanos | None) -> None:
         super().__init__(patience, clerk.up)
         self.clerk, self.operation = clerk, operation
-        self._asked = False
+        self._asked = self._told = False
 
     def ask(self, now: Nanos) -> None:
         if self.clerk.primary != NOBODY:
@@ -65,6 +65,7 @@ class StoreCall(Call):
 
     def take(self, now: Nanos, link: Link, message: Any) -> None:
         if isinstance(message, View):
+            self._told = True
             if message.primary not in (NOBODY, self.clerk.primary):
                 self.clerk.primary = message.primary
                 self.say(self.clerk.primary, self.operation)
@@ -79,6 +80,8 @@ class StoreCall(Call):
 
     def silence(self) -> str:
         primary = self.clerk.primary
+        if primary == NOBODY and not self._told:
+            return f"No answer from the view service at {self.clerk.views}"
         if primary == NOBODY:
             return f"The view service at {self.clerk.views} names no primary"
         return f"No answer from {primary}, the last primary that {self.clerk.views} named"

@@ -9,7 +9,8 @@
 
 A process has a name and listens at `address(name)`. Nobody dials that directly: `via(name)` gives,
 for every process that there may be, the proxy's door for this one link. What is not started yet can
-be named. On leaving, everything is killed and reaped, whatever state it is in.
+be named. On leaving, everything is killed and reaped, whatever state it is in; and a server that
+has crashed by itself fails the block, since others may have covered up for it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import IO
 
-from engine.errors import ConnectionFailed
+from engine.errors import ConnectionFailed, EngineError
 from engine.faults.control import Proxy
 from engine.wire.addresses import private_address
 
@@ -37,10 +39,17 @@ class Node:
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: str) -> None:
         self.name, self.process, self.log = name, process, log
+        self.told = False
+        """Somebody was told how it ended."""
 
     @property
     def running(self) -> bool:
         return self.process.poll() is None
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended in a way that nobody wished: neither killed nor told to."""
+        return self.process.poll() not in (None, 0, -signal.SIGKILL, -signal.SIGTERM)
 
     def said(self) -> str:
         with open(self.log, encoding="utf-8", errors="replace") as file:
@@ -56,6 +65,7 @@ class Cluster:
     def __init__(self, folder: str | os.PathLike[str], *, seed: int = 0, factor: float = 1) -> None:
         self._folder, self._factor = os.fspath(folder), factor
         self._nodes: dict[str, Node] = {}
+        self._crashes: list[str] = []
         self._starts = 0
         self._names: list[str] = []
         self.proxy = Proxy(seed)
@@ -100,7 +110,9 @@ class Cluster:
         points, and `program` is another one than `engine`, as `engine.faults.subject` takes them.
         ConnectionFailed, with what it said, if it ends instead.
         """
-        assert name not in self._nodes or not self._nodes[name].running, f"{name} is running"
+        if name in self._nodes:
+            assert not self._nodes[name].running, f"{name} is running"
+            self._look_at(self._nodes[name])
         flags = ["--listen", self.address(name), "--json"]
         for address, way in self.via(name, reaches).items():
             flags += ["--via", f"{address}={way}"]
@@ -125,6 +137,7 @@ class Cluster:
             line = out.readline() if ready else b""
         if _serves(line):
             return
+        node.told = True
         node.process.kill()
         code = node.process.wait()
         how = f"it ended with code {code}" if ready else "it was silent for too long"
@@ -139,6 +152,7 @@ class Cluster:
     def kill(self, name: str) -> None:
         """SIGKILL, and reap it; fine if it is gone."""
         node = self._nodes[name]
+        self._look_at(node)
         node.process.kill()
         node.process.wait()
 
@@ -174,11 +188,24 @@ class Cluster:
         self.proxy.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
+    def _look_at(self, node: Node) -> None:
+        if node.crashed and not node.told:
+            node.told = True
+            code = node.process.returncode
+            self._crashes.append(f"{node.name} ended by itself, code {code}: {node.said().strip()}")
+
     def __enter__(self) -> Cluster:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
+        if error is None and self._crashes:
+            raise EngineError("; ".join(self._crashes))
 
 
 def _serves(line: bytes) -> bool:

@@ -13,6 +13,12 @@ from typing import Protocol
 from engine.verify.history import Operation
 
 NEVER = 1 << 62
+CONFIGURATIONS_MAX = 1_000_000
+"""Of one key. Many operations of unknown outcome make for more: each may have happened or not."""
+
+
+class Undecided(Exception):
+    """There was too much to try. That is no verdict, and least of all a good one."""
 
 
 class Model(Protocol):
@@ -26,7 +32,10 @@ class Model(Protocol):
 
 
 def unlinearizable(operations: Iterable[Operation], model: Model) -> str | None:
-    """The first key whose history no single copy explains, or None if there is none."""
+    """The first key whose history no single copy explains, or None if there is none.
+
+    `Undecided` if that takes more than `CONFIGURATIONS_MAX`.
+    """
     by_key: dict[str, list[Operation]] = {}
     for operation in operations:
         by_key.setdefault(operation.key, []).append(operation)
@@ -48,6 +57,8 @@ def _explained(operations: list[Operation], model: Model) -> bool:
             right, after = model.step(state, ordered[index])
             follower = (done | 1 << index, after)
             if right and follower not in tried:
+                if len(tried) >= CONFIGURATIONS_MAX:
+                    raise Undecided(f"{ordered[0].key}: more than {len(tried):,} configurations")
                 tried.add(follower)
                 stack.append(follower)
     return False

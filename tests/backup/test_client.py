@@ -183,7 +183,7 @@ def test_time_runs_out_and_there_was_no_primary() -> None:
     talk.sees("views", up=True)
     talk.silence(1)
     assert type(talk.error) is ConnectionFailed
-    assert str(talk.error).startswith("The view service at views names no primary")
+    assert str(talk.error).startswith("No answer from the view service at views")
 
 
 def test_time_runs_out_and_the_primary_was_not_there() -> None:

@@ -13,7 +13,7 @@ import pytest
 from support import TIME_FACTOR, patience
 from waiting import eventually
 
-from engine.errors import ConnectionFailed, UsageError
+from engine.errors import ConnectionFailed, EngineError, UsageError
 from engine.faults import cluster as module
 from engine.faults.cluster import Cluster
 from engine.locks.client import Locks
@@ -305,3 +305,16 @@ def test_a_cluster_that_cannot_be_made(
         Cluster(tmp_path)
     assert folders() == before
     assert {child.pid for child in psutil.Process().children()} <= children
+
+
+def test_a_server_that_crashes_fails_the_block(tmp_path: Path) -> None:
+    """Others may have covered up for it, so that nobody would have noticed."""
+
+    def crash() -> None:
+        with Cluster(tmp_path) as cluster:
+            process = cluster.start("views", "view", "serve").process
+            process.send_signal(signal.SIGABRT)
+            process.wait()
+
+    with pytest.raises(EngineError, match="views ended by itself, code -6"):
+        crash()

@@ -60,6 +60,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={n: v for n, v in os.environ.items() if n != "PYTHONUNBUFFERED"},
         )
 
     def said(self, where: str) -> str:

