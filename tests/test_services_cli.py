@@ -340,7 +340,7 @@ def test_wrong_token(serve: Serve, folder: Path, capsys: pytest.CaptureFixture[s
         ("pb get k", "VIEWS"),
         ("pb put k --cluster ipc:///x", "VALUE"),
         (f"pb get {'k' * 513} --cluster ipc:///x", "512"),
-        (f"pb put k {'v' * (2**20 + 1)} --cluster ipc:///x", "1048576"),
+        (f"pb put k {'v' * (2**20 + 1)} --cluster ipc:///x", "1,048,576"),
         ("pb delete k", "append"),
     ],
     ids=lambda text: text[:40],
