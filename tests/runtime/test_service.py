@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ class Program:
     def said(self, where: str) -> str:
         """The next line."""
         stream: Any = getattr(self.process, where)
+        assert select.select([stream], [], [], patience(20))[0], "it says nothing"
         line: str = stream.readline()
         return line
 
