@@ -42,7 +42,8 @@ class Call:
         self.spoken_to: set[str] = set()
         """Whom it has said anything to."""
         self._patience, self._deadline = patience, patience
-        self._handed_over = False
+        self.handed_over = False
+        """Somebody may have done it, or may yet."""
         self._began = False
         self._ask_at: Nanos = 0
         self._sends: list[Send] = []
@@ -67,7 +68,7 @@ class Call:
     def say(self, address: str, message: Any, *, harmless: bool = False) -> None:
         """`harmless`: that it arrives changes nothing."""
         self.spoken_to.add(address)
-        self._handed_over |= address in self.up and not harmless
+        self.handed_over |= address in self.up and not harmless
         self._sends.append(Send(peer(address), message))
 
     def ask_at(self, when: Nanos) -> None:
@@ -113,7 +114,7 @@ class Call:
 
     def _give_up(self) -> None:
         waited = f"{self.silence()} (waited {(self._patience or 0) / SECOND:g} s)"
-        if self._handed_over:
+        if self.handed_over:
             self.fail(OutcomeUnknown(f"{waited}: it may have been done, or may yet be."))
         else:
             self.fail(ConnectionFailed(f"{waited}: nothing was done."))

@@ -9,8 +9,9 @@ knows, for good, whether its last request was, or will be, carried out.
 
 Memory is bounded: of more than `CLIENTS_MAX` clients the one that was silent for longest is
 forgotten. Should it ask again it is told so and nothing is executed, since nobody knows any more
-what became of its earlier requests. (Liskov and Cowling, "Viewstamped Replication Revisited", 2012,
-section 4.1, calls this the client table.)
+what became of its earlier requests. (Its very first request has none before it: repeated after so
+many others came, it would be taken for a new client's.) Liskov and Cowling, "Viewstamped
+Replication Revisited", 2012, section 4.1, call this the client table.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from engine.views import machine as views
 
 CALM: Nanos = 4 * SECOND
 """Accidents end here."""
-END: Nanos = 60 * SECOND
+END: Nanos = 20 * SECOND
 """Every client has all its answers by then, or something stands still."""
 VIEWS = "views"
 

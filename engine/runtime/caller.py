@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from engine.calls import Call
 from engine.contract import SECOND, Nanos, Server
+from engine.errors import OutcomeUnknown
 from engine.runtime.world import SocketWorld
 
 
@@ -42,7 +43,10 @@ class Caller:
                 break
             refusals = self._world.refusals
             if call.spoken_to and call.spoken_to <= refusals.keys():
-                raise refusals[min(call.spoken_to)]
+                error = refusals[min(call.spoken_to)]
+                if call.handed_over:
+                    raise OutcomeUnknown(f"{error} An earlier try may have been done.")
+                raise error
             self._world.wait(wake_at)
         if call.outcome.error is not None:
             raise call.outcome.error

@@ -22,7 +22,7 @@ from engine.sim.timeline import MILLISECOND
 from engine.views.trial import TRIAL as VIEWS
 
 ACCIDENTS = ("killed", "paused", "cut off", "broken", "lost")
-HUNTS = dose(ci=1, full=9)
+HUNTS = dose(ci=2, full=9)
 CAUGHT_WITHIN = 300
 """Seeds that a planted bug may survive."""
 
@@ -70,7 +70,7 @@ PROOFS = {
     ),
     "backup": Proof(
         BACKUP,
-        dose(ci=200, full=10_000),
+        dose(ci=600, full=10_000),
         {
             "quiet": 40,
             "killed": 2000,
