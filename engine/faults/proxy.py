@@ -52,7 +52,7 @@ otherwise come back 250 times a second each, for ZeroMQ slows down only if nobod
 Log = tuple[Nanos, str, str, str, tuple[Nanos, ...]]
 
 
-class Relay:
+class Exchange:
     """The loop, its links and its connections."""
 
     def __init__(self, control: socket.socket, directory: str, seed: int) -> None:
@@ -398,7 +398,7 @@ def main() -> None:
             return
         control = socket.socket(fileno=channel)
         control.send(msgpack.packb(["done", directory]))
-        Relay(control, directory, seed).run()
+        Exchange(control, directory, seed).run()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         shutil.rmtree(directory, ignore_errors=True)
