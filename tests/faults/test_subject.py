@@ -233,3 +233,12 @@ def test_a_signal_is_its_own_end(program: Path) -> None:
 @pytest.mark.parametrize("flags", [["-m"], []])
 def test_without_a_program_there_is_nothing_to_do(flags: list[str]) -> None:
     assert subject(*flags).code == 2
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_every_server_has_the_points(tmp_path: Path, point: str) -> None:
+    """The coordinator of a job is in another world than the small services, and has a disk."""
+    (tmp_path / "in.txt").write_text("a b c\n")
+    job = ["mr", "run", "wordcount", tmp_path / "in.txt", "--out", tmp_path / "out", "--workers", 1]
+    ended = subject("--kill-at", f"{point}:2", "-m", "engine_cmd.main", *job)
+    assert ended.code == -signal.SIGKILL, ended.err
