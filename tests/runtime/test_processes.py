@@ -150,10 +150,11 @@ def running(program: Program) -> Iterator[tuple[subprocess.Popen[str], list[psut
         supervisor = Supervisor(targets.work, "", ("pause",), name="wordcount")
         supervisor.start(range(3))
         born(supervisor, 3)
+        # One may come before the line behind "ready" is reached.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         say("ready")
-        signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
-        while True:
-            signal.pause()
+        while signal.sigwait({signal.SIGINT}):
+            say("interrupted")
         """
     )
     assert process.stdout is not None
