@@ -15,8 +15,8 @@ Rules
 * Equal (recovered, settings, seed, events) give equal `Ready`, under any PYTHONHASHSEED.
 * Groups of writes are numbered 1, 2, 3 …: the n-th `Ready` with writes is ticket n, for the machine
   as for the world. `Durable(n)` says that every group up to n survives power loss.
-* What is said to others about a write waits in `Ready.after` until that write is durable; what is
-  *done* about it (a `Job`) is asked for only after its `Durable` came back.
+* What is said to others about a write waits in `Ready.after` until that write, and every one before
+  it, is durable; what is *done* about it (a `Job`) is asked for only after its `Durable` came back.
 * Work over 5 ms is a `Job`, and comes back as `Finished`.
 * A client is the same thing: a machine (`engine.calls.Call`) that runs until it has an outcome, in
   the same turn, on the same worlds.
@@ -150,14 +150,35 @@ class Job(Record):
     work: Any
 
 
+class Span(Record):
+    """The committed entries `after` + 1 … `last` are for the state machine. With `load` it begins
+    anew from the snapshot that ends with entry `after`."""
+
+    after: int
+    last: int
+    load: bool = False
+
+
+class ReadAt(Record):
+    """A read that was confirmed: it may be run once all up to entry `last` is applied."""
+
+    context: int
+    last: int
+
+
 class Ready(Record):
-    """What a turn must carry out, in this order."""
+    """What a turn must carry out, in this order. What is `after` all writes so far leaves when they
+    are durable."""
 
     writes: tuple[Write, ...] = ()
     now: tuple[Send, ...] = ()
     after: tuple[Send, ...] = ()
     jobs: tuple[Job, ...] = ()
     wake_at: Nanos | None = None
+    applies: tuple[Span, ...] = ()
+    reads: tuple[ReadAt, ...] = ()
+    answers: tuple[Any, ...] = ()
+    """What became of what the server itself asked of its machine."""
 
 
 class Machine(Protocol):
@@ -197,14 +218,14 @@ class Server:
     def __init__(self, machine: Machine, world: World) -> None:
         self.machine = machine
         self.world = world
-        self._durable = 0
+        self._written = self._durable = 0
         self._wake_at: Nanos | None = None
         self._held: list[tuple[int, tuple[Send, ...]]] = []
 
     def turn(self) -> Nanos | None:
         """Drain, step, carry out; the time at which to turn again if nothing arrives before."""
         world = self.world
-        events = world.drain(DRAIN_FRAMES_MAX, DRAIN_BYTES_MAX)
+        events = self.sift(world.drain(DRAIN_FRAMES_MAX, DRAIN_BYTES_MAX))
         world.point("drained")
         now = world.now()
         if self._wake_at is not None and now - self._wake_at > OVERSLEPT_MIN:
@@ -212,14 +233,13 @@ class Server:
         self.machine.step(now, events)
         world.point("stepped")
         ready = self.machine.ready()
-        ticket = self._durable
         if ready.writes:
-            ticket = world.write(ready.writes)
+            self._written = world.write(ready.writes)
             world.point("written")
-        world.send(ready.now)
+        world.send(self.complete(ready.now))
         world.point("sent")
         if ready.after:
-            self._held.append((ticket, ready.after))
+            self._held.append((self._written, ready.after))
         for event in events:
             if isinstance(event, Durable):
                 self._durable = max(self._durable, event.ticket)
@@ -227,6 +247,20 @@ class Server:
             world.send(self._held.pop(0)[1])
         for job in ready.jobs:
             world.start(job)
+        self.carry(ready)
         world.point("turned")
         self._wake_at = ready.wake_at
         return ready.wake_at
+
+    # What a service does besides, if it does.
+
+    def sift(self, events: list[Event]) -> list[Event]:
+        """What the machine is to hear of all that came."""
+        return events
+
+    def complete(self, sends: Iterable[Send]) -> Iterable[Send]:
+        """Messages as they go out, with the bytes that the machine only names."""
+        return sends
+
+    def carry(self, ready: Ready) -> None:
+        """Apply, read, answer."""

@@ -28,8 +28,8 @@ from engine.contract import (
     peer,
 )
 from engine.sim.network import Network, NetworkFaults
-from engine.sim.swarm import draw, is_quiet, silence
-from engine.sim.timeline import MILLISECOND, Crashed, Timeline
+from engine.sim.swarm import PRESENT, draw, is_quiet, silence
+from engine.sim.timeline import MILLISECOND, Clock, Crashed, Timeline
 from engine.wire.codec import decode, encode
 
 TURN: Nanos = 10_000
@@ -47,16 +47,26 @@ class Process(Server):
         cluster.incarnations += 1
         self.cluster, self.name = cluster, name
         self.link = Link(role, cluster.incarnations, cluster.incarnations)
+        self.as_peer = peer(name)
         self.alive = True
         self.paused = False
         self.after_turn: Callable[[], None] | None = None
         self._inbox: list[Event] = []
         self._due = False
         self._timer: Nanos | None = None
+        """The earliest alarm that is set, by the process's own clock."""
+        self._clock = cluster.clocks.get(name)
         super().__init__(machine, self)
 
     def now(self) -> Nanos:
-        return self.cluster.timeline.now
+        clock = self._clock
+        return self.cluster.timeline.now if clock is None else clock.now()
+
+    def live_by(self, clock: Clock) -> None:
+        """The clock's pace is another one: what was to happen by it happens at another time."""
+        self._clock = clock
+        if self._timer is not None:
+            self._set_alarm(self._timer)
 
     def drain(self, frames: int, size: int) -> list[Event]:
         events, self._inbox = self._inbox, []
@@ -76,10 +86,12 @@ class Process(Server):
         if self.alive and self.cluster.dies_at(self, name):
             raise Crashed(name)
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event | Any) -> None:
         """Something arrived; a turn follows."""
         if self.alive:
-            self.cluster.timeline.note(self.name, "hears", event)
+            if self.cluster.timeline.traced:
+                self.cluster.timeline.note(self.name, "hears", event)
+            self.cluster.events += 1
             self._inbox.append(event)
             self.wake()
 
@@ -102,7 +114,6 @@ class Process(Server):
         self._due = False
         if not self.alive or self.paused:
             return
-        self.cluster.events += 1
         try:
             wake_at = self.turn()
         except Crashed:
@@ -114,11 +125,17 @@ class Process(Server):
             self.after_turn()
         if wake_at is not None and (self._timer is None or wake_at < self._timer):
             self._timer = wake_at
-            self.cluster.timeline.after(max(0, wake_at - self.now()), self._alarm, wake_at)
+            self._set_alarm(wake_at)
+
+    def _set_alarm(self, when: Nanos) -> None:
+        timeline, clock = self.cluster.timeline, self._clock
+        wait = max(0, when - timeline.now) if clock is None else clock.until(when)
+        timeline.after(wait, self._alarm, when)
 
     def _alarm(self, when: Nanos) -> None:
         if self._timer == when:
             self._timer = None
+            self.cluster.events += 1
         self.wake()
 
 
@@ -143,9 +160,12 @@ class Cluster:
         self.network = Network(self.timeline, NetworkFaults())
         self.processes: dict[str, Process] = {}
         self.cuts: set[tuple[str, str]] = set()
+        self.clocks: dict[str, Clock] = {}
+        """Of the machines, by name, whose clock does not simply show the time."""
         self.seen: Counter[str] = Counter()
         """What happened how often, so that a test can tell that accidents do happen."""
         self.events = 0
+        """What arrived, and timers that were still wanted when they went off."""
         self.incarnations = 0
         self.crash_point = 0.0
         """How likely a process dies at a named point, if `mortal` says that it may."""
@@ -178,6 +198,16 @@ class Cluster:
         process = self.processes.get(name)
         return process if process is not None and process.alive else None
 
+    def drift(self, name: str, numerator: int, denominator: int) -> None:
+        """From now on the clock of this machine shows `numerator` nanoseconds for `denominator`;
+        it goes on when the process ends."""
+        self.timeline.note(name, "drifts", f"{numerator}/{denominator}")
+        clock = self.clocks.setdefault(name, Clock(self.timeline))
+        clock.run_at(numerator, denominator)
+        process = self.alive(name)
+        if process is not None:
+            process.live_by(clock)
+
     def dies_at(self, process: Process, point: str) -> bool:
         if self.crash_point == 0 or not self.mortal(process):
             return False
@@ -199,8 +229,9 @@ class Cluster:
             line = self._lines.get((link.node, source.name))
             if line is None or line.listener is not source:
                 return
-            destination, via = line.dialer, peer(source.name)
-        self.timeline.note(source.name, "says", f"to {destination.name}:", message)
+            destination, via = line.dialer, source.as_peer
+        if self.timeline.traced:
+            self.timeline.note(source.name, "says", f"to {destination.name}:", message)
         if (source.name, destination.name) in self.cuts:
             self.seen["cut off"] += 1
             return
@@ -231,7 +262,7 @@ class Cluster:
             return
         self._lines[key] = _Line(source, listener)
         listener.hear(Linked(source.link, True))
-        source.hear(Linked(peer(name), True))
+        source.hear(Linked(listener.as_peer, True))
 
     def _break(self, line: _Line) -> None:
         line.open = False
@@ -243,7 +274,7 @@ class Cluster:
     def _broken(self, line: _Line) -> None:
         """Each side hears of it before it hears of the next connection."""
         line.listener.hear(Linked(line.dialer.link, False))
-        line.dialer.hear(Linked(peer(line.listener.name), False))
+        line.dialer.hear(Linked(line.listener.as_peer, False))
         self._dialing.discard((line.dialer.link.node, line.listener.name))
         self._dial(line.dialer, line.listener.name)
 
@@ -274,6 +305,8 @@ class PlannedCluster(Cluster):
     With `beyond`, an accident that is not survived, there is no other, and the shape is `staged`.
     """
 
+    present = PRESENT
+
     def __init__(
         self,
         seed: int,
@@ -288,11 +321,13 @@ class PlannedCluster(Cluster):
     ) -> None:
         super().__init__(seed, keep=keep, trace=trace, checked=checked)
         self.beyond = beyond
-        self.plan = draw(self.timeline.rng, shape, faults)
+        self.plan = draw(self.timeline.rng, shape, faults, self.present)
         if beyond:
             silence(self.plan, faults)
             self.plan.update(staged)
         self.timeline.note("seed", str(seed), self.plan)
         self.seen["quiet"] += is_quiet(self.plan, faults)
         names = NetworkFaults._fields
-        self.network.faults = NetworkFaults(**{name: self.plan[name] for name in names})
+        self.network.faults = NetworkFaults(
+            **{name: self.plan[name] for name in names if name in self.plan}
+        )

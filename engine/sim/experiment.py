@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.record import Record
 from engine.sim.planting import Patch, planted
-from engine.sim.timeline import Timeline
+from engine.sim.timeline import Stopped, Timeline
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -53,6 +53,28 @@ class Report(Record):
     """Of the trace, if there was one."""
     lines: tuple[str, ...]
     """The trace, if it was kept."""
+    stopped: bool = False
+    """Whether it was cut short, as had been asked for, with no problem so far."""
+
+    def as_json(self) -> str:
+        """One line, with the trace if it was kept."""
+        import json
+
+        told: dict[str, Any] = {
+            "seed": self.seed,
+            "problem": self.problem,
+            "events": self.events,
+            "seen": self.seen,
+            "digest": self.digest,
+        }
+        if self.lines:
+            told["table"] = self.lines
+        return json.dumps(told)
+
+    def as_table(self) -> str:
+        """The trace, what does not hold, and the digest."""
+        fine = f"stopped after {self.events} events" if self.stopped else "all is well"
+        return "\n".join((*self.lines, self.problem or fine, self.digest))
 
 
 class Experiment:
@@ -78,19 +100,26 @@ class Experiment:
         trace: bool = False,
         keep: bool = False,
         beyond: str = "",
+        steps: int | None = None,
     ) -> Report:
-        """Any exception of a machine is as much a problem as a violation."""
+        """Any exception of a machine is as much a problem as a violation. `steps`: stop after so
+        many events."""
         with planted(self.bugs[bug] if bug else ()):
             world = self._make(seed, keep=keep, trace=trace, checked=bug is None, beyond=beyond)
-            problem = ""
+            problem, stopped = "", False
+            if steps is not None:
+                world.timeline.stop = lambda: world.events >= steps
             try:
                 world.run()
+            except Stopped:
+                stopped = True
             except Exception as error:
                 # Whatever it is, it is the seed that the reader needs first.
                 problem = f"{type(error).__name__}: {error}"
         timeline = world.timeline
         digest = timeline.digest() if trace or keep else ""
-        return Report(seed, problem, world.events, dict(world.seen), digest, tuple(timeline.lines))
+        seen, lines = dict(world.seen), tuple(timeline.lines)
+        return Report(seed, problem, world.events, seen, digest, lines, stopped)
 
     def hunt(self, bug: str, seeds: Sequence[int]) -> int | None:
         """How many of these seeds it takes to catch a planted bug; None if they do not."""
@@ -101,18 +130,20 @@ class Experiment:
 
     def replay(self, seed: int, bug: str | None = None) -> str:
         """The table of events of a seed; the last line is its digest."""
-        return _table(self.run_seed(seed, bug, keep=True))
+        return self.run_seed(seed, bug, keep=True).as_table()
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """`engine sim NAME`: replay a seed, run many, or hunt bugs. 1 if something is wrong."""
         options = self._options(argv)
         if options.hunt:
-            return self._show_hunts(options.seed, options.seeds or 300)
+            return self._show_hunts(options.seed, options.seeds or 300, options.json)
         if options.seeds is not None:
             seeds = range(options.seed, options.seed + options.seeds)
-            return self._show_swarm(seeds, options.with_bug, options.beyond)
-        report = self.run_seed(options.seed, options.with_bug, keep=True, beyond=options.beyond)
-        print(_table(report))
+            return self._show_swarm(seeds, options.with_bug, options.beyond, options.json)
+        report = self.run_seed(
+            options.seed, options.with_bug, keep=True, beyond=options.beyond, steps=options.steps
+        )
+        print(report.as_json() if options.json else report.as_table())
         return 1 if report.problem else 0
 
     def _options(self, argv: Sequence[str] | None) -> Namespace:
@@ -127,35 +158,47 @@ class Experiment:
         add("--with-bug", choices=sorted(self.bugs), help="plant this bug")
         add("--seeds", type=int, metavar="N", help="run N seeds from --seed on instead")
         add("--hunt", action="store_true", help="count seeds to find each planted bug")
+        add("--steps", type=int, metavar="M", help="stop the replay after M events")
+        add("--json", action="store_true", help="print a JSON object for each seed, or bug")
         if self.beyond:
             told = "; ".join(f"{name}: {what}" for name, what in self.beyond.items())
             add("--beyond", choices=sorted(self.beyond), default="", help=f"let happen: {told}")
         else:
             parser.set_defaults(beyond="")
-        return parser.parse_args(argv)
+        options = parser.parse_args(argv)
+        if options.steps is not None and (options.hunt or options.seeds is not None):
+            parser.error("--steps is for the replay of one seed")
+        if options.steps is not None and options.steps < 0:
+            parser.error("--steps must be 0 or more")
+        return options
 
-    def _show_swarm(self, seeds: Sequence[int], bug: str | None, beyond: str) -> int:
+    def _show_swarm(self, seeds: Sequence[int], bug: str | None, beyond: str, json: bool) -> int:
         wrong = 0
         for seed in seeds:
-            report = self.run_seed(seed, bug, beyond=beyond)
-            if report.problem:
-                wrong += 1
+            report = self.run_seed(seed, bug, beyond=beyond, trace=json)
+            wrong += bool(report.problem)
+            if json:
+                print(report.as_json())
+            elif report.problem:
                 print(f"seed {seed}: {report.problem}")
-        print(f"{len(seeds)} seeds, {wrong} with a problem")
+        if not json:
+            print(f"{len(seeds)} seeds, {wrong} with a problem")
         return 1 if wrong else 0
 
-    def _show_hunts(self, first: int, most: int) -> int:
+    def _show_hunts(self, first: int, most: int, as_json: bool) -> int:
         """Nine hunts a bug over different seeds: how many seeds the median and the worst took."""
-        print(f"{'bug':<32} {'median':>6} {'worst':>6}   seeds until it is found, of {most}")
+        import json
+
+        if not as_json:
+            print(f"{'bug':<32} {'median':>6} {'worst':>6}   seeds until it is found, of {most}")
         missed = 0
         for bug in self.bugs:
             starts = range(first, first + 9 * most, most)
             found = [self.hunt(bug, range(start, start + most)) for start in starts]
             missed += found.count(None)
             tried = sorted(count or most + 1 for count in found)
-            print(f"{bug:<32} {tried[4]:>6} {tried[-1]:>6}")
+            if as_json:
+                print(json.dumps({"bug": bug, "median": tried[4], "worst": tried[-1]}))
+            else:
+                print(f"{bug:<32} {tried[4]:>6} {tried[-1]:>6}")
         return 1 if missed else 0
-
-
-def _table(report: Report) -> str:
-    return "\n".join((*report.lines, report.problem or "all is well", report.digest))

@@ -14,6 +14,8 @@ from engine.contract import Nanos
 from engine.record import Record
 from engine.sim.timeline import MILLISECOND, Timeline
 
+LATE: Nanos = 400 * MILLISECOND
+
 
 class NetworkFaults(Record):
     """Rates per message."""
@@ -21,6 +23,8 @@ class NetworkFaults(Record):
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
+    late: float = 0.0
+    """Held for so long (`LATE`, mean) that much has changed when it comes."""
     delay: Nanos = MILLISECOND // 10
     """Mean; exponentially distributed."""
 
@@ -52,7 +56,9 @@ class Network:
             timeline.note("network", "lose", message)
             return
         arrival = timeline.now + timeline.spread(faults.delay)
-        if once or not timeline.chance(faults.reorder):
+        if not once and timeline.chance(faults.late):
+            arrival += timeline.spread(LATE)
+        elif once or not timeline.chance(faults.reorder):
             arrival = max(arrival, self._arrivals.get(pipe, 0) + 1)
             self._arrivals[pipe] = arrival
         life = self._lives.get(pipe, 0)

@@ -14,11 +14,15 @@ from typing import Any
 QUIET = 0.1
 """Share of seeds without any accident."""
 PRESENT = 0.45
-"""How likely one kind of accident is in a seed that has accidents."""
+"""How likely one kind of accident is in a seed that has accidents, if there are few kinds. Where
+there are many, all at once would leave nothing that still goes on."""
 
 
 def draw(
-    rng: random.Random, shape: Mapping[str, Sequence[Any]], faults: Mapping[str, Sequence[Any]]
+    rng: random.Random,
+    shape: Mapping[str, Sequence[Any]],
+    faults: Mapping[str, Sequence[Any]],
+    present: float = PRESENT,
 ) -> dict[str, Any]:
     """A value for every name.
 
@@ -28,9 +32,9 @@ def draw(
     drawn = {name: rng.choice(values) for name, values in shape.items()}
     quiet = rng.random() < QUIET
     for name, values in faults.items():
-        present = rng.random() < PRESENT
+        there = rng.random() < present
         value = rng.choice(values[1:])
-        drawn[name] = value if present and not quiet else values[0]
+        drawn[name] = value if there and not quiet else values[0]
     return drawn
 
 

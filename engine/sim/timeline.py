@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from hashlib import blake2b
 from heapq import heappop, heappush
+from math import log
 from typing import Any
 
 from engine.contract import Nanos
@@ -21,6 +22,10 @@ class Crashed(Exception):
     """Raised at a named point: the simulated process ends there."""
 
 
+class Stopped(Exception):
+    """As much was shown as had been asked for: `Timeline.stop` says so."""
+
+
 class Timeline:
     """Runs actions in order of their time; those of one time in the order they were asked for."""
 
@@ -30,7 +35,11 @@ class Timeline:
         self.now: Nanos = 0
         self.lines: list[str] = []
         """The trace, if `keep`."""
-        self._trace, self._keep = trace or keep, keep
+        self.traced = trace or keep
+        """Whether `note` does anything: who speaks often asks first."""
+        self.stop: Callable[[], bool] | None = None
+        """Asked before everything that happens whether it is to end with `Stopped`."""
+        self._keep = keep
         self._hash = blake2b(digest_size=8)
         self._heap: list[tuple[Nanos, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
@@ -43,6 +52,8 @@ class Timeline:
         """Let the next thing happen; False if there is none."""
         if not self._heap:
             return False
+        if self.stop is not None and self.stop():
+            raise Stopped
         self.now, _, action, arguments = heappop(self._heap)
         action(*arguments)
         return True
@@ -53,11 +64,11 @@ class Timeline:
 
     def spread(self, mean: Nanos) -> Nanos:
         """An exponentially distributed duration, at least 1 ns."""
-        return 1 + int(self.rng.expovariate(1.0) * mean)
+        return 1 + int(-log(1.0 - self.rng.random()) * mean)
 
     def note(self, who: str, what: str, *about: Any) -> None:
         """Add a line to the trace."""
-        if not self._trace:
+        if not self.traced:
             return
         line = f"{self.now / MILLISECOND:12.3f}  {who:<12} {what:<10} "
         line = (line + " ".join(map(str, about))).rstrip()
@@ -68,3 +79,27 @@ class Timeline:
     def digest(self) -> str:
         """Of the trace so far."""
         return self._hash.hexdigest()
+
+
+class Clock:
+    """The clock of a simulated machine, which may run faster or slower than time does."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._shown = self._since = timeline.now
+        self._rate = 1, 1
+
+    def run_at(self, numerator: int, denominator: int) -> None:
+        """From now on it shows `numerator` nanoseconds for every `denominator` that pass."""
+        self._shown, self._since = self.now(), self._timeline.now
+        self._rate = numerator, denominator
+
+    def now(self) -> Nanos:
+        numerator, denominator = self._rate
+        return self._shown + (self._timeline.now - self._since) * numerator // denominator
+
+    def until(self, shown: Nanos) -> Nanos:
+        """How long it takes until the clock shows this; 0 if it does."""
+        numerator, denominator = self._rate
+        due = self._since - (self._shown - shown) * denominator // numerator
+        return max(0, due - self._timeline.now)
