@@ -27,6 +27,7 @@ VERBS = {
     "view": "who serves: serve, get",
     "pb": "a store on a primary and a backup: serve, get, put, append",
     "sim": "run a service in the simulator: engine sim mapreduce --seed 7",
+    "verify": "judge a history: engine verify HISTORY --model register",
     "doctor": "check this installation and machine",
 }
 

@@ -1,7 +1,7 @@
-"""The judge, beside one that tries every order, and beside histories whose verdict is plain.
+"""The checker, beside one that tries every order, a plain search, and what is plain.
 
-The register and the lock here are written anew, so that the services' own models are not judged by
-themselves.
+Two models here are written anew and in Python only, as a service's own are: a text that is None at
+first, and a lock that anybody may release.
 """
 
 from __future__ import annotations
@@ -9,20 +9,42 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable
-from itertools import combinations, permutations
 from typing import Any
 
 import pytest
+from oracles import MISTAKES, explained, lived, plainly, prefixes, spoilt
 from support import dose
 
 from engine.verify import linearizable
 from engine.verify.history import Operation
-from engine.verify.linearizable import Model, unlinearizable
+from engine.verify.linearizable import (
+    RIGHT,
+    UNDECIDED,
+    UNLIMITED,
+    WRONG,
+    Limits,
+    Model,
+    Undecided,
+    check,
+    overall,
+    stuck,
+    unlinearizable,
+)
+from engine.verify.models import MODELS
 
-HISTORIES = dose(ci=2500, full=100_000)
+SMALL = dose(ci=1500, full=50_000)
+LARGE = dose(ci=150, full=5000)
+FAULTY = dose(ci=40, full=1500)
 
 
-class Register:
+class Called:
+    """A model that the kernel does not know: the same answers, by calling back."""
+
+    def __init__(self, model: Model) -> None:
+        self.initial, self.step = model.initial, model.step
+
+
+class Text:
     """put, get and append on a text that is None at first."""
 
     initial: Hashable = None
@@ -38,7 +60,7 @@ class Register:
         return right or operation.returned is None, after
 
 
-class Lock:
+class Anybodys:
     """acquire and release say whether they changed something."""
 
     initial: Hashable = "free"
@@ -48,110 +70,66 @@ class Lock:
         return operation.returned is None or operation.result == (state != after), after
 
 
-MODELS = {"register": Register, "lock": Lock}
+def verdict(operations: list[Operation], model: Model, limits: Limits = UNLIMITED) -> str:
+    return overall(check(operations, model, limits))
 
 
-# --- the oracle ----------------------------------------------------------------------------------
-
-
-def explained(operations: list[Operation], model: Model) -> bool:
-    """Tries every order of all that returned and of any of those that did not."""
-    certain = [o for o in operations if o.returned is not None]
-    unknown = [o for o in operations if o.returned is None]
-    return any(
-        right(order, model)
-        for count in range(len(unknown) + 1)
-        for some in combinations(unknown, count)
-        for order in permutations([*certain, *some])
-    )
-
-
-def right(order: tuple[Operation, ...], model: Model) -> bool:
-    for index, later in enumerate(order):
-        if any(later.returned is not None and later.returned < o.called for o in order[:index]):
-            return False
-    state = model.initial
-    for operation in order:
-        fits, state = model.step(state, operation)
-        if not fits:
-            return False
-    return True
-
-
-# --- random histories ----------------------------------------------------------------------------
-
-
-def put_get_append(rng: random.Random) -> tuple[str, str]:
-    kind = rng.choice(("put", "get", "get", "append"))
-    return kind, "" if kind == "get" else rng.choice("ab")
-
-
-def acquire_release(rng: random.Random) -> tuple[str, str]:
-    return rng.choice(("acquire", "release")), ""
-
-
-DRAW: dict[str, Callable[[random.Random], tuple[str, str]]] = {
-    "register": put_get_append,
-    "lock": acquire_release,
-}
-
-
-def lived(rng: random.Random, name: str, model: Any) -> list[Operation]:
-    """A history of one copy: every operation takes effect at a moment between call and return,
-    or, if its outcome is unknown, at any time after the call or never."""
-    clock, plans = rng.choice((6, 20, 60)), []
-    for client in range(rng.randint(1, 5)):
-        called = rng.randrange(clock)
-        effect = called + rng.randrange(clock)
-        plans.append((effect, client, called, effect + rng.randrange(clock), *DRAW[name](rng)))
-    state, operations = model.initial, []
-    for effect, client, called, returned, kind, argument in sorted(plans):
-        end = None if rng.random() < 0.25 else returned
-        if end is None and rng.random() < 0.4:
-            operations.append(Operation(client, kind, "k", argument, called))
-            continue
-        before = state
-        _, state = model.step(state, Operation(client, kind, "k", argument, called))
-        result: Any = before if kind == "get" else before != state if name == "lock" else None
-        operations.append(
-            Operation(client, kind, "k", argument, called, end, None if end is None else result)
-        )
-        assert end is None or called <= effect <= end
-    rng.shuffle(operations)
-    return operations
-
-
-def spoilt(rng: random.Random, name: str, operations: list[Operation]) -> list[Operation]:
-    """With one answer, or one time, that is made up."""
-    index = rng.randrange(len(operations))
-    victim = operations[index]
-    if rng.random() < 0.5 and victim.returned is not None:
-        made_up: Any = rng.choice((True, False))
-        if name == "register":
-            made_up = rng.choice((None, "a", "b", "ab", "ba", "aa"))
-        victim = victim._replace(result=made_up)
-    else:
-        called = rng.randrange(30)
-        returned = None if victim.returned is None else called + rng.randrange(10)
-        victim = victim._replace(called=called, returned=returned)
-    return [*operations[:index], victim, *operations[index + 1 :]]
+# --- beside the oracles --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_agrees_with_one_that_tries_every_order(name: str) -> None:
-    model = MODELS[name]()
-    verdicts: Counter[bool] = Counter()
-    for seed in range(HISTORIES):
+    model = MODELS[name]
+    seen: Counter[bool] = Counter()
+    for seed in range(SMALL):
         rng = random.Random(seed)
-        operations = lived(rng, name, model)
-        assert unlinearizable(operations, model) is None, f"seed {seed}: {operations}"
-        for _ in range(2):
-            operations = spoilt(rng, name, operations)
+        operations = lived(rng, name, rng.randint(1, 6), rng.randint(1, 4))
+        for spoiling in range(3):
             expected = explained(operations, model)
-            found = unlinearizable(operations, model)
-            assert found == (None if expected else "k"), f"seed {seed}: {operations}"
-            verdicts[expected] += 1
-    assert min(verdicts[True], verdicts[False]) > HISTORIES / 4, verdicts
+            assert expected or spoiling, f"seed {seed}: {operations}"
+            for asked in (model, Called(model)):
+                found = verdict(operations, asked)
+                assert found == (RIGHT if expected else WRONG), f"seed {seed}: {operations}"
+            assert plainly(operations, model) == expected, f"seed {seed}: {operations}"
+            seen[expected] += 1
+            operations = spoilt(rng, name, operations)
+    assert min(seen.values()) > SMALL / 4, seen
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_false_alarm(name: str) -> None:
+    """Long histories of one copy, with values that are written once and with two values."""
+    for seed in range(LARGE):
+        rng = random.Random(seed)
+        clients, count = rng.randint(2, 12), rng.choice((100, 200, 400))
+        unknown = rng.choice((0.0, 0.01, 0.05))
+        operations = lived(rng, name, count, clients, unknown, unique=seed % 3 > 0)
+        assert verdict(operations, MODELS[name]) == RIGHT, f"seed {seed}"
+        shorter = lived(rng, name, 60, 4, 0.02, unique=True)
+        assert verdict(shorter, Called(MODELS[name])) == RIGHT, f"seed {seed}"
+
+
+def test_no_false_alarm_in_a_very_long_one() -> None:
+    for name, model in MODELS.items():
+        operations = lived(random.Random(1), name, 5000, 10, 0.001, unique=True)
+        assert verdict(operations, model) == RIGHT, name
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_found(mistake: str) -> None:
+    """One copy that errs now and then. Concurrency may hide it: the plain search says."""
+    seen: Counter[bool] = Counter()
+    for name in MISTAKES[mistake]:
+        for seed in range(FAULTY):
+            rng = random.Random(seed)
+            operations = lived(rng, name, 50, 4, 0.02, unique=True, mistake=mistake)
+            expected = plainly(operations, MODELS[name])
+            assert expected is not None
+            assert verdict(operations, MODELS[name]) == (RIGHT if expected else WRONG), seed
+            if seed % 5 == 0:
+                assert verdict(operations, Called(MODELS[name])) == (RIGHT if expected else WRONG)
+            seen[expected] += 1
+    assert seen[False] > seen.total() / 4, seen
 
 
 # --- what is plain -------------------------------------------------------------------------------
@@ -164,7 +142,7 @@ def operation(
     return Operation(called, kind, key, text, called, returned, result)
 
 
-WRONG = {
+BAD = {
     "a stale read": [
         operation("put", "a", 0, 1),
         operation("put", "b", 2, 3),
@@ -206,7 +184,7 @@ WRONG = {
     "a value that nobody wrote": [operation("get", "", 0, 1, "c")],
     "nothing where something was": [operation("put", "a", 0, 1), operation("get", "", 2, 3, None)],
 }
-RIGHT = {
+GOOD = {
     "nothing": [],
     "a read of nothing": [operation("get", "", 0, 1, None)],
     "unknown, and it happened": [operation("put", "a", 0, None), operation("get", "", 9, 9, "a")],
@@ -232,18 +210,18 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", BAD)
 def test_wrong_histories_are_found(name: str) -> None:
-    for operations in (WRONG[name], WRONG[name][::-1]):
-        assert not explained(operations, Register())
-        assert unlinearizable(operations, Register()) == "k"
+    for operations in (BAD[name], BAD[name][::-1]):
+        assert not explained(operations, Text())
+        assert unlinearizable(operations, Text()) == "k"
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", GOOD)
 def test_right_histories_pass(name: str) -> None:
-    for operations in (RIGHT[name], RIGHT[name][::-1]):
-        assert explained(operations, Register())
-        assert unlinearizable(operations, Register()) is None
+    for operations in (GOOD[name], GOOD[name][::-1]):
+        assert explained(operations, Text())
+        assert unlinearizable(operations, Text()) is None
 
 
 @pytest.mark.parametrize(
@@ -262,37 +240,172 @@ def test_a_lock_one_after_the_other(first: Any, second: Any, right: bool) -> Non
         operation(first[0], "", 0, 1, first[1]),
         operation(second[0], "", 2, 3, second[1]),
     ]
-    assert (unlinearizable(history, Lock()) is None) == right
+    assert (unlinearizable(history, Anybodys()) is None) == right
+
+
+@pytest.mark.parametrize("name", [*BAD, *GOOD])
+def test_the_model_of_the_kernel_says_the_same(name: str) -> None:
+    """Where nothing is the empty text."""
+    operations = BAD.get(name) or GOOD[name]
+    expected = explained(operations, MODELS["append"])
+    assert (unlinearizable(operations, MODELS["append"]) is None) == expected
 
 
 def test_keys_do_not_touch_each_other() -> None:
     good = [operation("put", "a", 0, 1), operation("get", "", 2, 3, "a")]
     bad = [operation("put", "a", 0, 1), operation("get", "", 2, 3, "b")]
     other = [o._replace(key="other") for o in bad]
-    assert unlinearizable([*good, *other], Register()) == "other"
-    assert unlinearizable([*other, *bad], Register()) == "k", "the first by name"
+    assert unlinearizable([*good, *other], Text()) == "other"
+    assert unlinearizable([*other, *bad], Text()) == "k", "the first by name"
     read_elsewhere = [
         operation("put", "a", 0, 1, key="x"),
         operation("get", "", 2, 3, "a", key="y"),
     ]
-    assert unlinearizable(read_elsewhere, Register()) == "y"
+    assert unlinearizable(read_elsewhere, Text()) == "y"
 
 
 def test_it_is_quick_where_every_order_would_take_for_ever() -> None:
     """Fifteen at once have 15! orders, but few configurations are worth trying twice."""
     together = [operation("put", "same", 0, 100) for _ in range(15)]
-    assert unlinearizable([*together, operation("get", "", 101, 102, "other")], Register()) == "k"
-    assert unlinearizable([*together, operation("get", "", 101, 102, "same")], Register()) is None
+    assert unlinearizable([*together, operation("get", "", 101, 102, "other")], Text()) == "k"
+    assert unlinearizable([*together, operation("get", "", 101, 102, "same")], Text()) is None
     chain: list[Operation] = []
     for number in range(3000):
         chain.append(operation("put", str(number), 3 * number, 3 * number + 4))
     chain.append(operation("get", "", 10_000, 10_001, "2999"))
-    assert unlinearizable(chain, Register()) is None
+    assert unlinearizable(chain, Text()) is None
 
 
 def test_what_takes_too_long_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linearizable, "CONFIGURATIONS_MAX", 100)
     unknown = [Operation(n, "put", "a", str(n), 0) for n in range(12)]
     wrong = Operation(99, "get", "a", "", 1, 2, "nobody wrote this")
-    with pytest.raises(linearizable.Undecided):
-        linearizable.unlinearizable([*unknown, wrong], Register())
+    with pytest.raises(Undecided, match="a: there are more than 100 configurations"):
+        unlinearizable([*unknown, wrong], Text())
+    plainly_wrong = operation("get", "", 0, 1, "nobody wrote this", key="z")
+    assert unlinearizable([*unknown, wrong, plainly_wrong], Text()) == "z"
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+def hard(key: str = "k") -> list[Operation]:
+    """Wrong, which takes 2^25 configurations to know."""
+    writes = [Operation(n, "write", key, str(n), 0, 2) for n in range(25)]
+    return [*writes, Operation(99, "read", key, (), 3, 4, "nobody wrote this")]
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(1000, None), Limits(None, 1000), Limits(None, None, 0.02), Limits(seconds=0)]
+)
+@pytest.mark.parametrize("called", [False, True])
+def test_a_bound_is_never_a_pass(limits: Limits, called: bool) -> None:
+    model = Called(MODELS["register"]) if called else MODELS["register"]
+    good = [Operation(1, "read", "a", (), 0, 1, None)]
+    bad = [Operation(1, "read", "z", (), 0, 1, "what")]
+    judged = {one.key: one for one in check([*hard(), *good], model, limits)}
+    assert judged["k"].verdict == UNDECIDED
+    assert judged["k"].bound in ("tries", "configurations", "seconds")
+    assert overall(judged.values()) == UNDECIDED
+    if limits.seconds is None:
+        assert verdict([*hard(), *good, *bad], model, limits) == WRONG
+    else:
+        assert verdict([*hard(), *bad], model, limits) == UNDECIDED, "z was not looked at"
+
+
+def test_seconds_are_shared_by_the_keys() -> None:
+    operations = [o for key in "abc" for o in hard(key)]
+    judged = check(operations, MODELS["register"], Limits(None, None, 0.02))
+    assert [one.bound for one in judged] == ["seconds"] * 3
+    assert [one.tries > 0 for one in judged] == [True, False, False]
+
+
+def test_the_bounds_hold_for_the_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known to be wrong stays wrong if there is no time to say why."""
+    bad = [Operation(1, "read", "z", (), 0, 1, "what")]
+    real = linearizable._judge
+
+    def slow(*arguments: Any) -> Any:
+        judged = real(*arguments)
+        return judged._replace(verdict=UNDECIDED) if arguments[-1] else judged
+
+    monkeypatch.setattr(linearizable, "_judge", slow)
+    assert verdict(bad, MODELS["register"]) == WRONG
+    assert overall(check(bad, MODELS["register"], explain=True)) == WRONG
+
+
+def test_nothing_is_right() -> None:
+    assert check([], MODELS["register"]) == []
+    assert overall([]) == RIGHT
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
+def test_each_key_is_judged_as_if_alone() -> None:
+    for seed in range(dose(ci=60, full=2000)):
+        rng = random.Random(seed)
+        everything, expected = [], {}
+        for key in "abc":
+            operations = lived(rng, "append", 6, 3, key=key)
+            for _ in range(rng.randrange(3)):
+                operations = spoilt(rng, "append", operations)
+            expected[key] = verdict(operations, MODELS["append"])
+            everything += operations
+        rng.shuffle(everything)
+        found = {one.key: one.verdict for one in check(everything, MODELS["append"])}
+        assert found == expected, f"seed {seed}"
+
+
+# --- explanations --------------------------------------------------------------------------------
+
+
+def read_of(operations: list[Operation]) -> Callable[[Any], Any]:
+    """The kernel's states of a text: which beginning of what was read, or none."""
+    reads = [o.result for o in operations if o.kind == "get" and o.returned is not None]
+    return lambda text: text if any(read.startswith(text) for read in [*reads, ""]) else None
+
+
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_longest_legal_orders(name: str, called: bool) -> None:
+    """Beside all legal beginnings, one by one."""
+    model, wrong = Called(MODELS[name]) if called else MODELS[name], 0
+    for seed in range(dose(ci=250, full=10_000)):
+        rng = random.Random(seed)
+        operations = lived(rng, name, rng.randint(2, 6), 3)
+        for _ in range(3):
+            operations = spoilt(rng, name, operations)
+        seen = read_of(operations) if name == "append" and not called else None
+        (judged,) = check(operations, model, explain=True)
+        if judged.verdict == RIGHT:
+            assert judged.orders[0] in set(prefixes(operations, model, seen))
+            continue
+        wrong += 1
+        legal = set(prefixes(operations, model, seen))
+        longest: dict[int, int] = {}
+        for order in legal:
+            for index in order:
+                longest[index] = max(longest.get(index, 0), len(order))
+        assert set(judged.orders) <= legal, f"seed {seed}"
+        assert len(set(judged.orders)) == len(judged.orders)
+        assert list(map(len, judged.orders)) == sorted(map(len, judged.orders), reverse=True)
+        assert {i: len(judged.orders[at]) for i, at in judged.longest.items()} == longest
+        assert all(i in judged.orders[at] for i, at in judged.longest.items())
+        for order in judged.orders:
+            following = stuck(operations, order)
+            assert following, "somebody had to come next"
+            assert not any((*order, index) in legal for index in following)
+    assert wrong > 40, wrong
+
+
+def test_who_is_stuck() -> None:
+    operations = [
+        operation("put", "a", 0, 9),
+        operation("get", "", 1, 2, "x"),
+        operation("get", "", 3, 4, "y"),
+        operation("put", "b", 0, None),
+    ]
+    assert stuck(operations, ()) == [0, 1]
+    assert stuck(operations, (1,)) == [0, 2]
+    assert stuck(operations, (1, 0, 2)) == []
