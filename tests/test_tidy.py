@@ -48,6 +48,7 @@ LAYERS = {
     "engine.verify": 2,
     "engine.runtime": 3,
     "engine.sim": 3,
+    "engine.raft": 4,
     "engine.mapreduce": 6,
     "engine.locks": 6,
     "engine.views": 6,
