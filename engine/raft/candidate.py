@@ -55,15 +55,32 @@ class Candidate(Role):
 
     def _ask(self) -> None:
         raft = self.raft
-        term = raft.term + 1 if self.pre else raft.term
         for member in raft.members.electors:
-            link = raft.link(member)
-            if member == raft.me or member in self.votes or link is None:
-                continue
-            ask = VoteRequest(
-                term, raft.me, member, raft.log.last_term, raft.log.last, self.pre, self.transferred
-            )
-            raft.say_now(link, ask) if self.pre else raft.say(link, ask)
+            if member != raft.me and member not in self.votes:
+                self._ask_one(member)
+
+    def _ask_one(self, member: int) -> None:
+        raft = self.raft
+        link = raft.link(member)
+        if link is None:
+            return
+        ask = VoteRequest(
+            raft.term + self.pre,
+            raft.me,
+            member,
+            raft.log.last_term,
+            raft.log.last,
+            self.pre,
+            self.transferred,
+        )
+        raft.say_now(link, ask) if self.pre else raft.say(link, ask)
+
+    def linked(self, link: Link, up: bool) -> None:
+        """What was said to somebody before it was there is lost."""
+        member = self.raft.members.at_address(link)
+        asked = self.pre or self.raft.persisted()
+        if up and asked and member in self.raft.members.electors and member not in self.votes:
+            self._ask_one(member)
 
     def receive(self, link: Link, message: Any) -> None:
         raft = self.raft

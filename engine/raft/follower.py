@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.contract import PEER, Link, Nanos
+from engine.contract import Link, Nanos
 from engine.raft.messages import AppendEntries, InstallSnapshot, TimeoutNow
 from engine.raft.role import Role
 from engine.raft.settings import MILLISECOND
@@ -59,8 +59,7 @@ class Follower(Role):
         """A connection that breaks tells of a death sooner than silence does. To this member the
         leader is gone; if it is not, the others say so."""
         raft = self.raft
-        leader = raft.members.addresses.get(raft.leader)
-        if not up and link.role == PEER and link.principal == leader:
+        if not up and link == raft.link(raft.leader):
             raft.leader = 0
             self.deadline = min(self.deadline, raft.now + raft.rng.randint(0, HINT_MAX))
 

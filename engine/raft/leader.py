@@ -176,8 +176,10 @@ class Leader(Role):
         raft, progress = self.raft, self.progress.get(member)
         if progress is None or not self._alive(member):
             return False
+        # It must know that it is a member: a stranger does not vote, and its vote may be needed.
+        needs = max(self.own_term, raft.members.index, raft.log.base)
         lag = raft.log.last - progress.match
-        return progress.match >= self.own_term and lag <= raft.settings.promotion_lag
+        return progress.match >= needs and lag <= raft.settings.promotion_lag
 
     def _step_out(self) -> None:
         """We are no voter any more, and that is decided (4.2.2): the best of the others may start
@@ -212,7 +214,10 @@ class Leader(Role):
             self._take_reply(progress, message)
         elif kind is SnapshotReply:
             progress.heard = self.raft.now
-            if progress.state == SNAPSHOT and message.last == progress.snapshot:
+            ours = progress.state == SNAPSHOT and message.last == progress.snapshot
+            # The same again was answered already, or will be with the next heartbeat: pieces must
+            # not multiply where messages do.
+            if ours and message.offset != progress.offset:
                 progress.offset, progress.paused = message.offset, False
 
     def _take_reply(self, progress: Progress, reply: AppendReply) -> None:
@@ -244,10 +249,13 @@ class Leader(Role):
         hint = self.raft.log.last_not_after(reply.hint, reply.hint_term)
         progress.probe(min(hint + 1, reply.previous))
 
-    # --- commit ----------------------------------------------------------------------------------
+    def linked(self, link: Link, up: bool) -> None:
+        """Whoever is there again has missed what was said meanwhile."""
+        member = self.raft.members.at_address(link)
+        if up and member in self.progress:
+            self.progress[member].sent -= self.raft.settings.timing.heartbeat
 
-    def settled(self) -> None:
-        """Our own disk has more."""
+    # --- commit ----------------------------------------------------------------------------------
 
     def _match(self, member: int) -> int:
         if member == self.raft.me:

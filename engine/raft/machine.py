@@ -30,7 +30,6 @@ from engine.contract import (
     Send,
     Span,
     Write,
-    peer,
 )
 from engine.raft.candidate import Candidate
 from engine.raft.follower import Follower
@@ -319,8 +318,7 @@ class Raft:
 
     def link(self, member: int) -> Link | None:
         """Of another member; None if it has no address."""
-        address = self.members.addresses.get(member)
-        return None if address is None else peer(address)
+        return self.members.links.get(member)
 
     def reply(self, ask: AppendEntries, accepted: bool, match: int) -> AppendReply:
         hint = 0
@@ -353,7 +351,7 @@ class Raft:
         writes = self._take_writes()
         last = self._applicable()
         if last > self.applied:
-            self._applies.append(Span(self.applied, last))
+            self._applies.append(Span(self.applied, last, False))
             self.applied = last
         ready = Ready(
             writes, tuple(self._now), tuple(self._after), tuple(self._jobs), self.role.wake_at(),

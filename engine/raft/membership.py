@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from engine.contract import PEER, Link, peer
 from engine.record import Record
 from engine.wire.codec import decode, encode, message
 
@@ -152,6 +153,12 @@ class Membership:
         """The one in force at this index."""
         return next(c for i, c in reversed(self._history) if i <= index)
 
+    def at_address(self, link: Link) -> int:
+        """The member at the other end of a connection that we dialed; 0 if it is none."""
+        if link.role != PEER:
+            return 0
+        return next((m.id for m in self.now.members if m.address == link.principal), 0)
+
     @property
     def stranger(self) -> bool:
         """No group is known yet."""
@@ -172,7 +179,7 @@ class Membership:
         self.electors = tuple(sorted({*self.voters, *self.outgoing}))
         """All who vote, each once."""
         self.votes = self.me in self.electors
-        self.addresses = {member.id: member.address for member in now.members}
+        self.links = {member.id: peer(member.address) for member in now.members}
         self.others = tuple([member.id for member in now.members if member.id != self.me])
 
     def enough(self, agreeing: Callable[[int], bool]) -> bool:

@@ -133,6 +133,7 @@ class RaftServer(Server):
         self.applied = 0
         self._waiting: list[ReadAt] = []
         self._room = self._look_at_room = True
+        self._tried = False
         self._receiver: SnapshotReceiver | None = None
         self._receiving = (0, 0, 0)
         self._writer: SnapshotWriter | None = None
@@ -152,12 +153,20 @@ class RaftServer(Server):
             else:
                 heard.append(event)
         if self._look_at_room:
-            self._look_at_room = False
-            enough = self.log.room() > self.limits.reserve
-            if enough != self._room:
-                self._room = enough
-                heard.append(Room(enough))
+            heard += self._room_news()
         return heard
+
+    def _room_news(self) -> list[Any]:
+        """The disk is full only when the log has tried in vain to make room."""
+        self._look_at_room = False
+        tried, self._tried = self._tried, False
+        enough = self.log.room() > self.limits.reserve
+        if not enough and not tried:
+            self._unmaintained = MAINTAIN_EVERY
+        elif enough != self._room:
+            self._room = enough
+            return [Room(enough)]
+        return []
 
     def _ended(self, event: Finished) -> list[Any]:
         """A job of ours."""
@@ -165,6 +174,7 @@ class RaftServer(Server):
         if type(work) is Maintain:
             self._look_at_room = True
             self._maintaining = bool(event.result)
+            self._tried = not event.result
             if event.result:
                 self._start(Maintain())
         elif event.error:

@@ -20,6 +20,7 @@ from engine.raft.server import RaftServer
 from engine.raft.snapshots import Snapshots
 from engine.raft.votes import Votes
 from engine.sim.planting import Patch
+from engine.storage.recovery import Recovery
 
 # --- votes and terms -----------------------------------------------------------------------------
 
@@ -71,11 +72,11 @@ def _longer_is_better(_: Any) -> Any:
 
 
 def _ignores_later_terms(original: Any) -> Any:
-    """A candidate does not look at the term of what it is answered."""
+    """Candidates and leaders do not look at the term of what they are answered."""
 
     def receive(self: Raft, link: Any, message: Any) -> None:
         refused = type(message) is VoteReply and not message.granted
-        if type(self.role) is Candidate and refused:
+        if (type(self.role) is Candidate and refused) or type(message) is AppendReply:
             message = message._replace(term=min(message.term, self.term))
         original(self, link, message)
 
@@ -289,6 +290,11 @@ def _never_stale(_: Any) -> Any:
     return lambda self, ask: False
 
 
+def _all_is_torn(_: Any) -> Any:
+    """Whatever does not verify is the torn end of the log, in its middle as well."""
+    return lambda self, live: None
+
+
 # --- reads ---------------------------------------------------------------------------------------
 
 
@@ -328,7 +334,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
         Patch(Membership, "enough", _half_elects),
     ),
     "majority_of_old_members": (Patch(Membership, "reached", _old_members_decide),),
-    "candidate_ignores_later_term": (Patch(Raft, "_receive", _ignores_later_terms),),
+    "later_term_in_reply_ignored": (Patch(Raft, "_receive", _ignores_later_terms),),
     "leader_counts_itself_unsynced": (Patch(Leader, "_match", _counts_unsynced),),
     "heartbeat_of_the_past": (Patch(Raft, "_answer_the_past", _hears_the_past),),
     "vote_forgotten_when_given": (Patch(Votes, "_grant", _vote_again),),
@@ -346,4 +352,5 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "stale_reply_moves_match": (Patch(Raft, "_answer_the_past", _hears_old_replies),),
     "learner_counted": (Patch(Membership, "_adopt", _learners_count),),
     "stale_snapshot_accepted": (Patch(Snapshots, "_stale", _never_stale),),
+    "damage_taken_for_torn": (Patch(Recovery, "_judge", _all_is_torn),),
 }

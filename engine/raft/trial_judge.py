@@ -97,6 +97,7 @@ class Judge:
         self.cluster = cluster
         self.disks: dict[int, Disk] = {}
         self.leaders: dict[int, int] = {}
+        self.campaigns: set[tuple[int, int]] = set()
         self.placed: dict[tuple[int, int], tuple[int, int]] = {}
         """(index, term): (checksum, term of the entry before)."""
         self.decided: list[tuple[int, int, int]] = [(0, 0, 0)]
@@ -171,10 +172,13 @@ class Judge:
                 disk.durable.take(record)
         if disk.owed is not None and disk.durable.end() >= disk.owed.end():
             disk.owed = None
+            self.cluster.seen["repaired"] += 1
 
     def recovered(self, node: Node, found: GroupLog) -> None:
         """What a member finds at its start is what was durable, and then maybe more of what was
         being written, in its order; of a damaged log it says how far it went."""
+        for finding in node.log.findings:
+            self.cluster.seen["damage found" if finding.damage else "torn"] += 1
         disk = self.disk(node.member)
         book = disk.durable.copy()
         node.last_written = found.base.last + len(found.terms)
@@ -227,14 +231,21 @@ class Judge:
             )
         if message.term < book.term:
             return  # it was true when it was decided to say so
-        if kind is VoteRequest and book.vote != node.member:
-            raise Violation(f"7: {node} is a candidate, and its disk does not know")
+        if kind is VoteRequest:
+            self._asks_for_votes(node, message, book)
         if kind is VoteReply and message.granted:
             self.cluster.just_voted = node.name
             if book.vote != message.to:
                 raise Violation(f"7: {node} gives a vote that its disk does not know")
         if kind is AppendReply and message.accepted and message.match > book.last:
             raise Violation(f"7: {node} acknowledges {message.match}, and has {book.last}")
+
+    def _asks_for_votes(self, node: Node, ask: VoteRequest, book: Book) -> None:
+        if book.vote != node.member:
+            raise Violation(f"7: {node} is a candidate, and its disk does not know")
+        if (ask.term, node.member) not in self.campaigns:
+            self.campaigns.add((ask.term, node.member))
+            self.cluster.seen["campaigns"] += 1
 
     # --- after each event ------------------------------------------------------------------------
 
@@ -297,6 +308,7 @@ class Judge:
         digest = decided[-1][2]
         if entry.kind == COMMAND:
             digest = crc32c(entry.body, digest)
+        self.cluster.seen["change decided"] += entry.kind == CONFIG
         decided.append((entry.term, entry.crc, digest))
         self.cluster.seen["decided"] += 1
 
@@ -304,6 +316,7 @@ class Judge:
         """10."""
         if index >= len(self.decided) or self.decided[index][2] != digest:
             raise Violation(f"10: {node.name} loads a snapshot of {index} that no replay gives")
+        self.cluster.seen["installed"] += node.raft.log.base == index
 
 
 def _overlap(now: Configuration, then: Configuration) -> bool:

@@ -106,8 +106,11 @@ class Judge:
         assert first == what, f"{first} and {what} both applied at {index}"
 
     def commits(self, raft: Raft, members: Iterable[Played]) -> None:
-        """A leader's commit index is on the disks of a quorum; a disk remembers what it lost."""
+        """A leader's commit index is on the disks of a quorum; a disk remembers what it lost. What
+        was decided before its term may have been by members that it does not know yet."""
         term = raft.log.term(raft.commit)
+        if term != raft.term:
+            return
         has = {
             m.number
             for m in members

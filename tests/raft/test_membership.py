@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from support import dose
 
+from engine.contract import peer
 from engine.raft.membership import (
     JOINING,
     LEARNER,
@@ -146,7 +147,7 @@ def test_a_member_goes_by_the_last_configuration_in_its_log() -> None:
     assert (group.index, group.votes, group.others) == (0, True, (1, 2))
     group.append(5, voters(1, 2))
     group.append(8, Configuration(members(m1=VOTER, m2=VOTER, m3=LEARNER)))
-    assert (group.index, group.votes, group.addresses[3]) == (8, False, "a3")
+    assert (group.index, group.votes, group.links[3]) == (8, False, peer("a3"))
     assert [group.at(i).voters for i in (0, 4, 5, 7, 8, 99)] == [(1, 2, 3)] * 2 + [(1, 2)] * 4
     group.truncate(8)
     assert (group.index, group.votes, group.others) == (5, False, (1, 2))

@@ -30,7 +30,7 @@ class Play:
         self.damaged = False
         self.named = 0
         sizes = (
-            f"entries_max={self.rng.choice((1, 2, 1024))} chunk_bytes={self.rng.choice((4, 99))}"
+            f"entries_max={self.rng.choice((1, 2, 1024))} chunk_bytes={self.rng.choice((20, 99))}"
         )
         self.do(f"set {sizes} window_max={self.rng.choice((1, 4))} promotion_lag={seed % 2 * 64}")
         self.do(f"cluster {self.rng.choice((1, 2, 3, 3, 3, 4, 5))}")
