@@ -32,7 +32,7 @@ from engine.mapreduce.trial_worker import SimulatedWorker
 from engine.mapreduce.trial_world import JOURNAL, Coordinator, unframe
 from engine.sim.disk import Disk
 from engine.sim.experiment import Violation
-from engine.sim.network import Network, NetworkFaults
+from engine.sim.network import Network, faults_of
 from engine.sim.swarm import draw, is_quiet
 from engine.sim.timeline import MILLISECOND, Crashed, Timeline
 
@@ -97,8 +97,7 @@ class Cluster:
         self.disk = Disk(rng)
         self.judge = Judge(self.disk, self.texts, self.partitions)
         self.judge.skipped = set(self.poison)
-        names = NetworkFaults._fields
-        self.network = Network(self.timeline, NetworkFaults(**{name: plan[name] for name in names}))
+        self.network = Network(self.timeline, faults_of(plan))
         self.crash_point = plan["crash_point"]
         self.settings = self._settings()
         self.workers: dict[int, SimulatedWorker] = {}

@@ -51,6 +51,8 @@ class Leader(Role):
         self.own_term = raft.log.last + 1
         """The first entry of this term: what is committed before it is not known."""
         self.reads = Reads(self)
+        self._moved = True
+        """Something may be decided that was not before."""
         self.successor = 0
         """Whom leadership is being handed to, until `_handing_until`."""
         self._handing_until: Nanos = 0
@@ -66,6 +68,7 @@ class Leader(Role):
     def _follow_members(self) -> None:
         """The members changed."""
         raft = self.raft
+        self._moved = True
         known, self.progress = self.progress, {}
         for member in raft.members.others:
             self.progress[member] = known.get(member) or Progress(raft.log.last, raft.now)
@@ -234,6 +237,7 @@ class Leader(Role):
     def _accepted(self, progress: Progress, reply: AppendReply) -> None:
         agreed = reply.previous >= progress.next - 1
         progress.matched(reply.match, self.raft.now)
+        self._moved = True
         if progress.state == SNAPSHOT:
             if progress.match < progress.snapshot:
                 return
@@ -248,6 +252,9 @@ class Leader(Role):
             return
         hint = self.raft.log.last_not_after(reply.hint, reply.hint_term)
         progress.probe(min(hint + 1, reply.previous))
+
+    def settled(self) -> None:
+        self._moved = True
 
     def linked(self, link: Link, up: bool) -> None:
         """Whoever is there again has missed what was said meanwhile."""
@@ -299,14 +306,19 @@ class Leader(Role):
     def flush(self) -> None:
         """Once a turn: commit, confirm, and send what there is to whoever can take it."""
         raft = self.raft
-        self._advance()
-        self._tend_members()
-        if raft.role is not self:
-            return
-        self._advance()  # a voter alone
+        if self._moved:
+            self._advance()
+            self._tend_members()
+            if raft.role is not self:
+                return
+            self._moved = False
         self.reads.begin()
+        last, since = raft.log.last, raft.now - raft.settings.timing.heartbeat
         for member, progress in self.progress.items():
-            self._serve(member, progress)
+            idle = progress.state == STREAM and progress.next > last and progress.sent > since
+            told = progress.commit >= raft.commit and progress.asked >= self.reads.round
+            if not (idle and told):
+                self._serve(member, progress)
         if self.successor and self._match(self.successor) == raft.log.last:
             self._hand_to(self.successor)
             self.successor = 0

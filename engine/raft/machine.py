@@ -381,9 +381,11 @@ class Raft:
 
     def check(self) -> None:
         log = self.log
-        assert log.base <= self.applied <= self.commit <= log.last, self
-        assert self.stable <= log.last, self
-        assert all(last <= log.last for _, last, _ in self._pending), self
+        last = log.last
+        assert log.base <= self.applied <= self.commit <= last, self
+        assert self.stable <= last, self
+        for _, pending, _ in self._pending:
+            assert pending <= last, self
         assert log.last_term <= self.term, self
         assert len(log.sizes) == len(log.terms), self
         self.role.check()

@@ -271,9 +271,10 @@ class RaftServer(Server):
     def _maintain_if_due(self) -> None:
         """Now and then, since a segment takes many groups of writes; and while the disk is full,
         to see when it is not."""
+        if self._maintaining or (self._room and self._unmaintained < MAINTAIN_EVERY):
+            return
         now = self.world.now()
-        due = self._unmaintained >= MAINTAIN_EVERY or (not self._room and now >= self._look_at)
-        if due and not self._maintaining:
+        if self._unmaintained >= MAINTAIN_EVERY or now >= self._look_at:
             self._unmaintained, self._maintaining = 0, True
             self._look_at = now + LOOK_AGAIN
             self._start(Maintain())

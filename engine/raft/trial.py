@@ -63,7 +63,7 @@ FAULTS: dict[str, Sequence[Any]] = {
     "reorder": (0.0, 0.05, 0.3),
     "delay": (MILLISECOND // 10, MILLISECOND, 10 * MILLISECOND, 50 * MILLISECOND),
     "late": (0.0, 0.02, 0.1),
-    "reign": (0, 10 * MILLISECOND, 50 * MILLISECOND, 200 * MILLISECOND),
+    "reign": (0, 20 * MILLISECOND, 100 * MILLISECOND, 300 * MILLISECOND),
     "kill": (0, 2, 8),
     "power": (0, 2, 8),
     "blackout": (0, 1, 3),
@@ -234,7 +234,7 @@ class RaftCluster(PlannedCluster):
         decided in it, or some time."""
         if not self.plan["reign"] or self.calm:
             return
-        node.doom = self.timeline.rng.choice(("birth", "birth", "commit", "commit", "time"))
+        node.doom = self.timeline.rng.choice(("birth", "birth", "commit", "commit", "time", "time"))
         if node.doom == "birth":
             self.timeline.after(1, self.accidents.strike, node)
         elif node.doom == "time":
@@ -258,6 +258,8 @@ class RaftCluster(PlannedCluster):
         if not nodes:
             return
         leaders = [node for node in nodes if type(node.raft.role) is Leader]
+        if not leaders and rng.random() < 0.8:
+            return
         node = rng.choice(leaders if leaders and rng.random() < 0.9 else nodes)
         if rng.random() < 0.3:
             self.read_at(node, client)

@@ -100,7 +100,7 @@ class Accidents:
         cluster.seen["struck"] += 1
         cluster.events += 1
         sudden = node.doom != "time" and rng.random() < 0.8
-        how = 0 if sudden else rng.choice((0, 1, 2, 3, 3, 4, 5))
+        how = 0 if sudden else rng.choice((0, 1, 2, 3, 3, 4, 5, 6, 6))
         others = [name for name in cluster.members if name != node.name]
         if how < 2 or not others:
             cluster.end(node, power=how == 1)

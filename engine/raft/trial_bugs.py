@@ -168,15 +168,13 @@ def _acknowledges_early(original: Any) -> Any:
     return say_after
 
 
-def _hears_old_replies(original: Any) -> Any:
-    """An acknowledgement of an earlier term is as good as another."""
+def _answers_the_last(original: Any) -> Any:
+    """Every acknowledgement is taken for that of the last message, however old it is."""
 
-    def answer(self: Raft, link: Any, message: Any) -> None:
-        if type(message) is AppendReply and type(self.role) is Leader:
-            self.role.receive(link, message)
-        original(self, link, message)
+    def accepted(self: Leader, progress: Progress, reply: AppendReply) -> None:
+        original(self, progress, reply._replace(match=progress.next - 1))
 
-    return answer
+    return accepted
 
 
 # --- quorums and members -------------------------------------------------------------------------
@@ -349,7 +347,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "removed_leader_counts_itself": (Patch(Membership, "_adopt", _counts_itself),),
     "applied_before_commit": (Patch(Raft, "_applicable", _applies_early),),
     "acknowledged_before_fsync": (Patch(Raft, "say_after", _acknowledges_early),),
-    "stale_reply_moves_match": (Patch(Raft, "_answer_the_past", _hears_old_replies),),
+    "stale_reply_moves_match": (Patch(Leader, "_accepted", _answers_the_last),),
     "learner_counted": (Patch(Membership, "_adopt", _learners_count),),
     "stale_snapshot_accepted": (Patch(Snapshots, "_stale", _never_stale),),
     "damage_taken_for_torn": (Patch(Recovery, "_judge", _all_is_torn),),

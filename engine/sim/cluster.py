@@ -27,7 +27,7 @@ from engine.contract import (
     Write,
     peer,
 )
-from engine.sim.network import Network, NetworkFaults
+from engine.sim.network import Network, NetworkFaults, faults_of
 from engine.sim.swarm import PRESENT, draw, is_quiet, silence
 from engine.sim.timeline import MILLISECOND, Clock, Crashed, Timeline
 from engine.wire.codec import decode, encode
@@ -327,7 +327,4 @@ class PlannedCluster(Cluster):
             self.plan.update(staged)
         self.timeline.note("seed", str(seed), self.plan)
         self.seen["quiet"] += is_quiet(self.plan, faults)
-        names = NetworkFaults._fields
-        self.network.faults = NetworkFaults(
-            **{name: self.plan[name] for name in names if name in self.plan}
-        )
+        self.network.faults = faults_of(self.plan)

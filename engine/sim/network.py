@@ -7,7 +7,7 @@ are crueler than ZeroMQ: they stand for peers that say things twice, or over two
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from engine.contract import Nanos
@@ -27,6 +27,11 @@ class NetworkFaults(Record):
     """Held for so long (`LATE`, mean) that much has changed when it comes."""
     delay: Nanos = MILLISECOND // 10
     """Mean; exponentially distributed."""
+
+
+def faults_of(plan: Mapping[str, Any]) -> NetworkFaults:
+    """What a seed's plan says of them."""
+    return NetworkFaults(**{name: plan[name] for name in NetworkFaults._fields if name in plan})
 
 
 class Network:

