@@ -48,10 +48,11 @@ SHAPE: dict[str, Sequence[Any]] = {
     "members": (1, 2, 3, 3, 3, 4, 5),
     "spares": (0, 0, 1, 2),
     "clients": (1, 2, 4),
+    "reads": (0.2, 0.6),
     "think": (3 * MILLISECOND, 10 * MILLISECOND, 50 * MILLISECOND),
     "timing": (LAN, LAN, LABS),
     "entries_max": (1, 1, 8, 64),
-    "snapshot_every": (0, 3, 20, 200),
+    "snapshot_every": (0, 3, 3, 20, 200),
     "segment_bytes": (4096, 16384),
     "chunk_bytes": (64, 1024),
     "disk": (MILLISECOND // 5, MILLISECOND // 5, 5 * MILLISECOND),
@@ -104,10 +105,13 @@ class RaftCluster(PlannedCluster):
             how["beyond"] = "staged"
         super().__init__(seed, SHAPE, FAULTS, staged or {}, **how)
         plan, rng = self.plan, self.timeline.rng
+        plan["sudden"] = False
         if not is_quiet(plan, FAULTS) and rng.random() < SHORT_REIGNS:
             plan["reign"] = rng.choice(FAULTS["reign"][1:])
             plan["entries_max"] = rng.choice((1, 1, 1, plan["entries_max"]))
-        self.calm_at = CALM * (1 if plan["timing"] == LAN else 2)
+            plan["timing"], plan["think"] = LAN, 10 * MILLISECOND
+            plan["sudden"] = rng.random() < 0.5
+        self.calm_at = CALM * (2 if plan["timing"] == LABS or plan["reign"] else 1)
         self.timeline.note("seed", str(seed), plan)
         self.judge = Judge(self)
         self.calm = False
@@ -177,16 +181,16 @@ class RaftCluster(PlannedCluster):
         """SIGKILL; its name comes back soon."""
         self.end(process, power=False)
 
-    def end(self, process: Process, *, power: bool) -> None:
-        """Its life ends, and with `power` so does the page cache."""
+    def end(self, process: Process, *, power: bool, absent: Nanos | None = None) -> None:
+        """Its life ends, and with `power` so does the page cache; for about so long."""
         if not process.alive:
             return
         super().kill(process)
         self._by_place.pop(process.name, None)
         self._leave_disk(process.name, power=power)
-        quick = self.timeline.chance(0.5)
-        pause = self.timeline.spread((10 if quick else 300) * MILLISECOND)
-        self.timeline.after(pause, self.begin, process.name)
+        if absent is None:
+            absent = self.timeline.rng.choice((10, 300)) * MILLISECOND
+        self.timeline.after(self.timeline.spread(absent), self.begin, process.name)
 
     def _leave_disk(self, name: str, *, power: bool) -> None:
         if power:
@@ -234,7 +238,9 @@ class RaftCluster(PlannedCluster):
         decided in it, or some time."""
         if not self.plan["reign"] or self.calm:
             return
-        node.doom = self.timeline.rng.choice(("birth", "birth", "commit", "commit", "time", "time"))
+        node.doom = self.timeline.rng.choice(
+            ("birth", "commit") if self.plan["sudden"] else ("time",)
+        )
         if node.doom == "birth":
             self.timeline.after(1, self.accidents.strike, node)
         elif node.doom == "time":
@@ -261,7 +267,7 @@ class RaftCluster(PlannedCluster):
         if not leaders and rng.random() < 0.8:
             return
         node = rng.choice(leaders if leaders and rng.random() < 0.9 else nodes)
-        if rng.random() < 0.3:
+        if rng.random() < self.plan["reads"]:
             self.read_at(node, client)
         else:
             self.propose_to(node, client, b"%d.%d" % (client, self._context))

@@ -22,6 +22,7 @@ class Accidents:
         self.cluster = cluster
         self.rng = cluster.timeline.rng
         self._damaged = ""
+        self._away = ""
 
     def plan(self) -> None:
         """Each kind so often, at times drawn evenly."""
@@ -99,11 +100,17 @@ class Accidents:
             return
         cluster.seen["struck"] += 1
         cluster.events += 1
-        sudden = node.doom != "time" and rng.random() < 0.8
-        how = 0 if sudden else rng.choice((0, 1, 2, 3, 3, 4, 5, 6, 6))
+        how = rng.choice((0, 0, 0, 0, 1) if cluster.plan["sudden"] else (0, 2, 3, 3, 4, 5, 6, 6))
         others = [name for name in cluster.members if name != node.name]
         if how < 2 or not others:
-            cluster.end(node, power=how == 1)
+            # One who led is away while the next one leads, and comes back to be elected again: so
+            # terms are led in turn by members that know different things (figure 8).
+            if self._away:
+                cluster.timeline.after(
+                    cluster.timeline.spread(MILLISECOND), cluster.begin, self._away
+                )
+            self._away = node.name
+            cluster.end(node, power=how == 1, absent=800 * MILLISECOND)
             return
         if how == 2:
             node.pause(cluster.timeline.spread(300 * MILLISECOND))

@@ -312,8 +312,10 @@ class Judge:
         decided.append((entry.term, entry.crc, digest))
         self.cluster.seen["decided"] += 1
 
-    def loaded(self, node: Node, index: int, digest: int) -> None:
-        """10."""
+    def loaded(self, node: Node, before: int, index: int, digest: int) -> None:
+        """10; and a state that was at entry `before` does not go back."""
+        if index < before:
+            raise Violation(f"10: {node.name} goes back from {before} to a snapshot of {index}")
         if index >= len(self.decided) or self.decided[index][2] != digest:
             raise Violation(f"10: {node.name} loads a snapshot of {index} that no replay gives")
         self.cluster.seen["installed"] += node.raft.log.base == index

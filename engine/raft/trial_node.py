@@ -56,8 +56,9 @@ class Told:
 
     def load(self, pieces: Iterator[bytes]) -> None:
         words = b"".join(pieces).split(b" ")
+        before = self.applied
         self.applied, self.count, self.digest = map(int, words[:3])
-        self._node.cluster.judge.loaded(self._node, self.applied, self.digest)
+        self._node.cluster.judge.loaded(self._node, before, self.applied, self.digest)
 
     def confirmed(self, read: ReadAt) -> None:
         self._node.cluster.confirmed(self._node, read.context)

@@ -23,8 +23,8 @@ from engine.sim.cluster import Process
 from engine.sim.timeline import MILLISECOND
 
 ROOT = Path(__file__).parents[2]
-KEPT = range(100)
-FRESH = dose(ci=250, full=20_000)
+KEPT = range(50)
+FRESH = dose(ci=100, full=20_000)
 HUNTS = dose(ci=1, full=9)
 CAUGHT_WITHIN = 300
 """Seeds that a planted bug may survive."""
