@@ -140,7 +140,8 @@ class RaftServer(Server):
         self._pieces: Iterator[bytes] | None = None
         self._jobs: dict[int, Any] = {}
         self._job = 0
-        self._unmaintained, self._maintaining = 0, False
+        # A short life may end before the next time, so each begins with it.
+        self._unmaintained, self._maintaining = MAINTAIN_EVERY, False
         self._look_at: Nanos = 0
 
     # --- what arrives ----------------------------------------------------------------------------

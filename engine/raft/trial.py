@@ -55,6 +55,7 @@ SHAPE: dict[str, Sequence[Any]] = {
     "snapshot_every": (0, 3, 3, 20, 200),
     "segment_bytes": (4096, 16384),
     "chunk_bytes": (64, 1024),
+    "uncommitted_max": (2048,),
     "disk": (MILLISECOND // 5, MILLISECOND // 5, 5 * MILLISECOND),
     "aim": ("anybody", "leader", "leader", "candidate", "voter"),
 }

@@ -94,6 +94,7 @@ class Node(Process):
             timing=plan["timing"],
             entries_max=plan["entries_max"],
             chunk_bytes=plan["chunk_bytes"],
+            uncommitted_max=plan["uncommitted_max"],
             promotion_lag=4,
         )
         machine = Raft(settings, recovered, kept, Random(rng.getrandbits(64)))

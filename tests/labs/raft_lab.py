@@ -57,7 +57,7 @@ ANSWERED = 0.0001
 """Until a server that was asked has had its turn."""
 REQUESTS = (VoteRequest, AppendEntries, InstallSnapshot, TimeoutNow)
 REQUEST_KINDS = {kind for kind, message in registered().items() if message in REQUESTS}
-DISK_BYTES_MAX, CRASHED_BYTES_MAX = 32 << 10, 72 << 10
+DISK_BYTES_MAX, CRASHED_BYTES_MAX = 32 << 10, 40 << 10
 """What a log of a few dozen small entries takes on a disk, with spares and snapshots, and what it
 takes if its process starts again and again: every start begins a segment."""
 
@@ -175,10 +175,10 @@ class LabJudge(Judge):
         if command:
             self.commands.append(entry.body)
 
-    def loaded(self, node: Node, index: int, digest: int) -> None:
+    def loaded(self, node: Node, before: int, index: int, digest: int) -> None:
         """A snapshot is what a replay gives, and never takes a server back."""
         if self.judging:
-            super().loaded(node, index, digest)
+            super().loaded(node, before, index, digest)
         name, last = node.name, self.reached[node.name]
         assert index >= last, f"{name} loads a snapshot of {index}, and has applied {last}"
         fine = index < len(self.digests) and self.digests[index] == digest
@@ -218,6 +218,7 @@ class RaftLab(RaftCluster):
             "delay": delay,
             "snapshot_every": SNAPSHOT_EVERY if snapshots else 0,
             "segment_bytes": 4096,
+            "uncommitted_max": 1 << 20,
             "chunk_bytes": 1024,
             "disk": disk,
         }

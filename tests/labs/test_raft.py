@@ -32,9 +32,8 @@ from engine.contract import SECOND
 from engine.raft.leader import Leader
 from engine.raft.machine import Raft
 from engine.raft.membership import Membership
-from engine.raft.messages import AppendEntries, Room
+from engine.raft.messages import AppendEntries
 from engine.raft.progress import Progress
-from engine.raft.server import RaftServer
 from engine.raft.snapshots import Snapshots
 from engine.raft.trial_bugs import BUGS
 from engine.record import Record
@@ -899,17 +898,6 @@ def _talks_all_the_time(original: Any) -> Any:
     return begin
 
 
-def _full_before_it_tried(_: Any) -> Any:
-    """A disk is full when its log has no room at the moment, though it could make some."""
-
-    def news(self: RaftServer) -> list[Any]:
-        self._look_at_room = False
-        was, self._room = self._room, self.log.room() > self.limits.reserve
-        return [Room(self._room)] if self._room != was else []
-
-    return news
-
-
 def _forgets_the_last(original: Any) -> Any:
     """Recovery drops the last entry, as if it were torn."""
 
@@ -950,7 +938,6 @@ OWN_BUGS: dict[str, tuple[Patch, ...]] = {
     "backs_up_by_one": (Patch(Leader, "_rejected", _backs_up_by_one),),
     "same_index_for_all": (Patch(Leader, "propose", _same_index),),
     "talks_all_the_time": (Patch(Raft, "__init__", _talks_all_the_time),),
-    "full_before_it_tried": (Patch(RaftServer, "_room_news", _full_before_it_tried),),
     "last_entry_forgotten": (Patch(Raft, "__init__", _forgets_the_last),),
     "log_never_compacted": (Patch(Snapshots, "_compact", _nothing),),
     "segments_never_retired": (Patch(Log, "_retire", _nothing),),
@@ -973,7 +960,6 @@ PLANTED = [
     Planted("one_is_enough", test_follower_failure),
     Planted("one_is_enough", test_leader_failure),
     Planted("never_backs_up", test_fail_agree),
-    Planted("full_before_it_tried", test_fail_agree),
     Planted("two_are_enough", test_fail_no_agree),
     Planted("same_index_for_all", test_concurrent_starts),
     Planted("no_previous_term_check", test_rejoin, BATCHED),

@@ -1,0 +1,87 @@
+"""A member's server: it alone knows whether there is room on the disk, and says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.contract import SECOND
+from engine.kernels.checksum import crc32c
+from engine.raft.messages import Propose, Room
+from engine.raft.server import RaftServer
+from engine.raft.settings import LABS, MILLISECOND
+from engine.raft.trial import RaftCluster
+from engine.raft.trial_node import Node
+from engine.sim.planting import Patch, planted
+
+STAGED = {
+    "members": 3,
+    "spares": 0,
+    "timing": LABS,
+    "segment_bytes": 4096,
+    "snapshot_every": 0,
+    "uncommitted_max": 1 << 20,
+}
+
+
+def group(seed: int) -> RaftCluster:
+    """Three members, one of which leads."""
+    cluster = RaftCluster(seed, STAGED, keep=False, trace=False, checked=True, beyond="")
+    while cluster.leader() is None or cluster.judge.committed == 0:
+        assert cluster.timeline.step()
+    return cluster
+
+
+def leader(cluster: RaftCluster) -> Node:
+    found = cluster.leader()
+    assert found is not None
+    return found
+
+
+def propose(cluster: RaftCluster, count: int) -> None:
+    """So many commands of 300 bytes, one in two milliseconds."""
+    for number in range(count):
+        body = b"%04d" % number * 75
+        if (node := cluster.leader()) is not None:
+            node.hear(Propose(10_000 + number, ((crc32c(body), body),)))
+        until = cluster.timeline.now + 2 * MILLISECOND
+        while cluster.timeline.now < until:
+            assert cluster.timeline.step()
+
+
+def _full_before_it_tried(_: Any) -> Any:
+    """A disk is full when its log has no room at the moment, though it could make some."""
+
+    def news(self: RaftServer) -> list[Any]:
+        self._look_at_room = False
+        was, self._room = self._room, self.log.room() > self.limits.reserve
+        return [Room(self._room)] if self._room != was else []
+
+    return news
+
+
+def terms_led(seed: int) -> int:
+    cluster = group(seed)
+    propose(cluster, 60)
+    return len(cluster.judge.leaders)
+
+
+def test_a_disk_is_full_only_when_the_log_has_tried_to_make_room() -> None:
+    assert [terms_led(seed) for seed in range(5)] == [1] * 5
+    with planted((Patch(RaftServer, "_room_news", _full_before_it_tried),)):
+        assert max(terms_led(seed) for seed in range(5)) > 1
+
+
+def test_a_full_leader_hands_over_and_a_disk_with_space_again_takes_entries() -> None:
+    cluster = group(1)
+    first = leader(cluster)
+    first.drive.capacity = first.drive.used()
+    propose(cluster, 60)
+    assert leader(cluster) is not first
+    assert first.raft.full
+    behind = first.raft.log.last
+    first.drive.capacity = None
+    until = cluster.timeline.now + SECOND
+    while cluster.timeline.now < until:
+        assert cluster.timeline.step()
+    assert not first.raft.full
+    assert first.raft.log.last == leader(cluster).raft.log.last > behind
