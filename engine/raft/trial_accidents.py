@@ -187,7 +187,7 @@ class Accidents:
         if not self._damaged:
             self._damaged = self.rng.choice(list(cluster.members))
         node = cluster.node(self._damaged)
-        if node is None or self._wiped():
+        if node is None or node.log.untold or self._wiped():
             return
         flipped = node.drive.damage_somewhere(self.rng.choice(node.drive.names()))
         if flipped is not None:

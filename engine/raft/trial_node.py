@@ -156,7 +156,7 @@ class Node(Process):
         self.drive.complete(covered)
         self.cluster.judge.durable(self, ticket)
         try:
-            self.log.settle(mark)
+            self.log.settle(mark, tell=False)
             self._syncing = False
             if self._appended[0] > ticket:
                 self._sync()

@@ -336,16 +336,29 @@ class Log:
             raise
         return mark
 
-    def settle(self, mark: int) -> None:
+    def settle(self, mark: int, *, tell: bool = True) -> None:
         """All up to `mark`, of a sync that is over, is durable. OSError.
 
-        If nothing was appended since, a small record says so, un-synced: should a process be
-        killed now, damage to its last batch can still be told from a torn one.
+        Whoever is about to append may leave it to that batch to `tell`.
         """
         with self._lock:
             self._durable = max(self._durable, mark)
-            if self._durable < self._batch_end or self._told >= self._batch_end:
-                return
+        if tell:
+            self.tell()
+
+    @property
+    def untold(self) -> bool:
+        """All is durable, and nothing in the log says so of its last batch."""
+        return self._durable >= self._batch_end > self._told
+
+    def tell(self) -> None:
+        """If nothing was appended since all became durable, write a small record, un-synced, that
+        says so: should the process be killed now, damage to its last batch can still be told from a
+        torn one. To be called before anybody hears what that batch promises. OSError.
+        """
+        if not self.untold:
+            return
+        with self._lock:
             told = tuple(dict.fromkeys((*self._batch, *self._before)))
             size = STATE_BYTES * len(told)
             rest = self._active.limit - self._end - size
