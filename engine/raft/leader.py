@@ -372,7 +372,9 @@ class Leader(Role):
         """Without entries. What it asks about is the last entry sent, so that the answer tells
         whether that was lost."""
         progress = self.progress[member]
-        previous = progress.next - 1 if progress.state != SNAPSHOT else 0
+        previous = progress.next - 1
+        if progress.state == SNAPSHOT or previous < self.raft.log.base:
+            previous = 0  # which every log has
         self._say(member, progress, previous, previous)
 
     def _say(self, member: int, progress: Progress, previous: int, last: int) -> None:

@@ -12,6 +12,7 @@ would give (numbers as in Ongaro's thesis, figure 3.2, and beyond).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from engine.kernels.checksum import crc32c
@@ -185,11 +186,13 @@ class Judge:
         if found.lost is not None or disk.damaged:
             self._recovered_damaged(node, found)
             return
-        candidates = [record for _, records in disk.pending for record in records]
-        while not book.is_like(found):
-            if not candidates:
-                raise Violation(f"8: {node.name} finds {found}, and had {vars(disk.durable)}")
-            book.take(candidates.pop(0))
+        pending = [one for _, records in disk.pending for one in _singly(records)]
+        for record in pending:
+            if book.is_like(found):
+                break
+            book.take(record)
+        if not book.is_like(found):
+            raise Violation(f"8: {node.name} finds {found}, and had {vars(disk.durable)}")
         disk.durable, disk.pending = book, []
 
     def _recovered_damaged(self, node: Node, found: GroupLog) -> None:
@@ -319,6 +322,16 @@ class Judge:
         if index >= len(self.decided) or self.decided[index][2] != digest:
             raise Violation(f"10: {node.name} loads a snapshot of {index} that no replay gives")
         self.cluster.seen["installed"] += node.raft.log.base == index
+
+
+def _singly(records: Iterable[Append | State | Base]) -> Iterator[Append | State | Base]:
+    """As the log writes them: each entry by itself, of which any first few may be there."""
+    for record in records:
+        if isinstance(record, Append):
+            for index, entry in enumerate(record.entries, record.first):
+                yield record._replace(first=index, entries=(entry,))
+        else:
+            yield record
 
 
 def _overlap(now: Configuration, then: Configuration) -> bool:
