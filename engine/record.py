@@ -29,11 +29,16 @@ else:
             cls._field_defaults = {n: cls.__dict__[n] for n in names if n in cls.__dict__}
             for index, name in enumerate(names):
                 setattr(cls, name, _tuplegetter(index, ""))
+            size, new = len(names), tuple.__new__
 
-        def __new__(cls, *values: Any, **named: Any) -> "Record":
-            if len(values) == len(cls._fields) and not named:
-                return tuple.__new__(cls, values)
-            return tuple.__new__(cls, cls._complete(values, named))
+            # One for each class, since making records is half of what some loops do: it finds the
+            # number of fields in its cell, and not in the class.
+            def make(cls: Any, *values: Any, **named: Any) -> "Record":
+                if not named and len(values) == size:
+                    return new(cls, values)
+                return new(cls, cls._complete(values, named))
+
+            cls.__new__ = staticmethod(make)
 
         @classmethod
         def _complete(cls, values: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:

@@ -35,6 +35,8 @@ from engine.sim.timeline import MILLISECOND, Crashed
 from engine.storage.entries import Base, State
 from engine.storage.log import Log, LogSettings
 
+AGAIN = 0.3
+"""How many pieces of snapshots come once more when much has changed, in seeds with accidents."""
 CALM: Nanos = 3 * SECOND
 """Accidents end here; later if elections take longer."""
 SHORT_REIGNS = 0.4
@@ -107,6 +109,7 @@ class RaftCluster(PlannedCluster):
         super().__init__(seed, SHAPE, FAULTS, staged or {}, **how)
         plan, rng = self.plan, self.timeline.rng
         plan["sudden"] = False
+        plan["again"] = 0.0 if is_quiet(plan, FAULTS) else AGAIN
         if not is_quiet(plan, FAULTS) and rng.random() < SHORT_REIGNS:
             plan["reign"] = rng.choice(FAULTS["reign"][1:])
             plan["entries_max"] = rng.choice((1, 1, 1, plan["entries_max"]))

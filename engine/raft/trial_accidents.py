@@ -121,7 +121,14 @@ class Accidents:
             cluster.cut([node.name, *friends], far)
         if how != 5:
             cluster.cut(far, [node.name, *friends])
-        cluster.timeline.after(cluster.timeline.spread(400 * MILLISECOND), cluster.heal)
+        mend = self._heal_one_by_one if rng.random() < 0.7 else cluster.heal
+        cluster.timeline.after(cluster.timeline.spread(400 * MILLISECOND), mend)
+
+    def _heal_one_by_one(self) -> None:
+        """Who was cut off hears some of the others before it hears the rest."""
+        timeline = self.cluster.timeline
+        for pair in self.rng.sample(sorted(self.cluster.cuts), len(self.cluster.cuts)):
+            timeline.after(timeline.spread(150 * MILLISECOND), self.cluster.cuts.discard, pair)
 
     def _pause(self) -> None:
         if (node := self.victim()) is not None:

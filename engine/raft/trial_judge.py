@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engine.kernels.checksum import crc32c
 from engine.raft.leader import Leader
 from engine.raft.membership import Configuration, unpack
-from engine.raft.messages import AppendReply, VoteReply, VoteRequest
+from engine.raft.messages import AppendEntries, AppendReply, InstallSnapshot, VoteReply, VoteRequest
 from engine.sim.experiment import Violation
 from engine.storage.entries import COMMAND, CONFIG, Append, Base, Entry, GroupLog, Position, State
 
@@ -228,6 +228,8 @@ class Judge:
         self.cluster.seen[kind.__name__] += 1
         if kind in (VoteRequest, VoteReply) and message.pre:
             return
+        if kind in (AppendEntries, InstallSnapshot) and message.term < node.over:
+            raise Violation(f"1: {node} leads on, and was told of term {node.over}")
         if message.term > book.term:
             raise Violation(
                 f"7: {node} speaks in term {message.term}, and its disk has {book.term}"

@@ -9,17 +9,18 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.contract import Durable, Finished, Job, Nanos, ReadAt, Send, Write
+from engine.contract import Durable, Event, Finished, Job, Nanos, ReadAt, Received, Send, Write
 from engine.errors import DamagedData
 from engine.kernels.checksum import crc32c
 from engine.raft.machine import Raft
-from engine.raft.messages import Placed, Refused
+from engine.raft.messages import AppendReply, InstallSnapshot, Placed, Refused, SnapshotReply
 from engine.raft.server import Limits, RaftServer, recover
 from engine.raft.settings import Settings
 from engine.sim.cluster import Process
 from engine.sim.drives import Drive, Ticket
+from engine.sim.network import LATE
 from engine.sim.timeline import Crashed
 from engine.storage.entries import COMMAND, Entry
 from engine.storage.log import Log, LogSettings
@@ -71,6 +72,8 @@ class Node(Process):
     """One life of a member. OSError, DamagedData or `Crashed` where its process would end."""
 
     cluster: RaftCluster
+    over = 0
+    """The latest term in which it was answered: in an earlier one it does not lead any more."""
     doom = ""
     """What ends its reign, if that is to be short."""
     last_written = 0
@@ -109,6 +112,12 @@ class Node(Process):
         self._syncing = False
         super().__init__(cluster, name, "replica", machine)
 
+    def hear(self, event: Event | Any) -> None:
+        super().hear(event)
+        message: Any = event.message if type(event) is Received else None
+        if type(message) in (AppendReply, SnapshotReply) and message.to == self.member:
+            self.over = max(self.over, message.term)
+
     def turn(self) -> Nanos | None:
         """An error of the disk ends the process."""
         try:
@@ -129,6 +138,13 @@ class Node(Process):
         for send in sends:
             self.cluster.judge.said(self, send.message)
             self.cluster.send(self, send.link, send.message)
+            if type(send.message) is InstallSnapshot:
+                self._maybe_again(send)
+
+    def _maybe_again(self, send: Send) -> None:
+        timeline = self.cluster.timeline
+        if timeline.chance(self.cluster.plan["again"]):
+            timeline.after(timeline.spread(LATE), self.cluster.send, self, *send)
 
     def write(self, group: Sequence[Write]) -> int:
         records = [write.record for write in group]
