@@ -10,13 +10,20 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 
-from engine.kernels.records import Batch
+from engine.kernels.records import Batch, measure
 from engine.record import Record
-from engine.storage.entries import Base, Entry, GroupLog, Position
+from engine.storage.entries import Append, Base, Entry, GroupLog, Position, State
 from engine.storage.records import HEAD_BYTES, STATE_BYTES, record_bytes
 
 NOTHING = 1 << 63
 """The position before which a group without entries needs nothing: beyond all."""
+
+
+def bytes_of(write: Append | State | Base) -> int:
+    """What it takes in the log."""
+    if isinstance(write, Append):
+        return measure(write.entries)
+    return STATE_BYTES if isinstance(write, State) else record_bytes(len(write.config))
 
 
 class Columns(Record):

@@ -19,10 +19,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from engine.kernels.records import Batch, measure
-from engine.record import Record
 from engine.storage.directory import Directory, File
 from engine.storage.entries import Append, Base, Entry, GroupLog, Position, State
-from engine.storage.groups import Columns, Group, Span
+from engine.storage.groups import Columns, Group, Span, bytes_of
 from engine.storage.reading import fitting, load
 from engine.storage.records import (
     HEAD_BYTES,
@@ -37,6 +36,7 @@ from engine.storage.records import (
 from engine.storage.recovery import Finding, Recovery
 from engine.storage.segments import (
     OPENING,
+    LogSettings,
     NoSpace,
     Segment,
     Spares,
@@ -54,15 +54,6 @@ SMALL_SEGMENT: int = 1 << 20  # bytes of a segment that is made while somebody w
 RESERVE_MAX = 64 << 10
 """Bytes kept for hard states and bases when appends are refused."""
 LogWrite = Append | State | Base
-
-
-class LogSettings(Record):
-    """Sizes in bytes. `spare` segments are kept ready, filled in steps of `step_bytes`."""
-
-    segment_bytes: int = 64 << 20
-    spare: int = 1
-    cache_bytes: int = 64 << 20
-    step_bytes: int = 256 << 10
 
 
 class Log:
@@ -187,7 +178,7 @@ class Log:
         """
         touched = tuple(dict.fromkeys(write.group for write in group_of_writes))
         told = tuple(dict.fromkeys((*touched, *self._batch)))
-        size = sum(map(_bytes_of, group_of_writes)) + STATE_BYTES * len(told)
+        size = sum(map(bytes_of, group_of_writes)) + STATE_BYTES * len(told)
         plain = any(isinstance(write, Append) for write in group_of_writes)
         with self._lock:
             batch = self._make_room(size, plain)
@@ -455,9 +446,3 @@ class Log:
         close_all(list(self._segments.values()))
         self._segments = {}
         self._spares.close()
-
-
-def _bytes_of(write: LogWrite) -> int:
-    if isinstance(write, Append):
-        return measure(write.entries)
-    return STATE_BYTES if isinstance(write, State) else record_bytes(len(write.config))

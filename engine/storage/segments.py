@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from engine.errors import EngineError
+from engine.record import Record
 from engine.storage.directory import Directory, File
 from engine.storage.records import (
     HEADER_BYTES,
@@ -25,6 +26,15 @@ from engine.storage.records import (
 SPARE = "spare-"
 OPENING = "opening"
 ZEROS = bytes(1 << 18)
+
+
+class LogSettings(Record):
+    """Sizes in bytes. `spare` segments are kept ready, filled in steps of `step_bytes`."""
+
+    segment_bytes: int = 64 << 20
+    spare: int = 1
+    cache_bytes: int = 64 << 20
+    step_bytes: int = 256 << 10
 
 
 class NoSpace(EngineError, OSError):
