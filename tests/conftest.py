@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from support import SCORES, patience
 from support import dose as support_dose
-from support import patience
 
 MARK = "ENGINE_TEST_RUN"
 KEPT_BY_PYTHON = ("multiprocessing.resource_tracker",)
@@ -28,6 +28,14 @@ KEPT_BY_PYTHON = ("multiprocessing.resource_tracker",)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the labs, which must be known before their folder is looked at."""
     parser.addoption("--impl", metavar="MODULE:FACTORY", help="whose servers a lab's tests attack")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Figures that tests want to be seen."""
+    for line in config.stash.get(SCORES, []):
+        terminalreporter.write_line(line)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,6 +18,9 @@ import pytest
 T = TypeVar("T")
 
 TIME_FACTOR = float(os.environ.get("ENGINE_TIME_FACTOR", "1"))
+SCORES = pytest.StashKey[list[str]]()
+"""Lines for the end of a run's report, in its configuration's stash: figures that are to be seen
+though nothing failed."""
 IN_CI = bool(os.environ.get("CI"))
 
 
