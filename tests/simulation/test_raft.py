@@ -33,7 +33,7 @@ SPREAD = 1_000_000
 """Seeds apart from which two hunts begin."""
 
 REACHED = {
-    "quiet": 50,
+    "quiet": 25,
     "led": 2000,
     "campaigns": 2000,
     "truncated": 200,
@@ -50,10 +50,10 @@ REACHED = {
     "died turned": 100,
     "died while recovering": 100,
     "ended by its disk": 50,
-    "torn": 20,
-    "damage found": 30,
-    "lost": 20,
-    "repaired": 10,
+    "torn": 10,
+    "damage found": 8,
+    "lost": 5,
+    "repaired": 2,
     "installed": 200,
     "InstallSnapshot": 1000,
     "change placed": 100,
