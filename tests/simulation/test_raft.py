@@ -50,7 +50,7 @@ REACHED = {
     "died turned": 100,
     "died while recovering": 100,
     "ended by its disk": 50,
-    "torn": 10,
+    "torn": 2,
     "damage found": 8,
     "lost": 5,
     "repaired": 2,
