@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from support import dose
 
 from engine.calls import Call, Outcome
-from engine.contract import SECOND, Event, Link, Linked, Nanos, Received, Server, peer
+from engine.contract import SECOND, Event, Link, Linked, Nanos, Ready, Received, Server, peer
 from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown, RefusedError
 
 A, B = "ipc:///a", "ipc:///b"
@@ -121,7 +121,7 @@ def test_an_answer_ends_it_and_nothing_changes_that() -> None:
     run(call, (2, later), (5 * SECOND, []))
     assert call.outcome == Outcome("yes")
     assert call.asked == [0]
-    assert call.ready() == ((), (), (), (), None), "nothing to say, nothing to wait for"
+    assert call.ready() == Ready(), "nothing to say, nothing to wait for"
     assert call.heard == [], "what comes after the outcome is not the call's business"
     assert call.up == {B}, "but who is there is the next call's"
 

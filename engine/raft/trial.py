@@ -166,15 +166,20 @@ class RaftCluster(PlannedCluster):
         """A node starts, or starts again; it may die while it recovers."""
         if self.alive(name) is not None:
             return
+        drive = self.drives[name]
+        if self.timeline.chance(10 * self.crash_point):
+            drive.crash_at(self.timeline.rng.randint(1, 12))
         try:
-            node = Node(self, name, self.members[name], self.drives[name])
+            node = Node(self, name, self.members[name], drive)
         except (Crashed, OSError) as error:
             self.timeline.note(name, "dies while it recovers", type(error).__name__)
             self.seen["died while recovering"] += 1
-            self.drives[name].synchronous = False
+            drive.synchronous = False
             self._leave_disk(name, power=self.timeline.chance(0.5))
             self.timeline.after(20 * MILLISECOND, self.begin, name)
             return
+        finally:
+            drive.crash_at(0)  # what is armed is for this start only
         self.processes[name] = node
         self.timeline.note(name, "starts", node)
         self.seen["started"] += 1

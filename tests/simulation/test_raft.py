@@ -48,7 +48,7 @@ REACHED = {
     "died written": 5,
     "died sent": 100,
     "died turned": 100,
-    "died while recovering": 100,
+    "died while recovering": 50,
     "ended by its disk": 50,
     "torn": 2,
     "damage found": 8,
