@@ -6,7 +6,7 @@ still known. Terms never fall along a log, so what is asked about terms is found
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from engine.storage.entries import Entry, Position
@@ -76,10 +76,6 @@ class LogView:
         """
         upto = max(0, min(index, self.last) - self.base)
         return self.base + bisect_right(self.terms, term, 0, upto)
-
-    def first_of(self, term: int) -> int:
-        """The first index whose entry is of this term or a later one."""
-        return self.base + bisect_left(self.terms, term) + 1
 
     def span(self, first: int, entries: int, size: int) -> int:
         """The last index of a message that begins with entry `first`: so many entries, and so many

@@ -23,9 +23,8 @@ from engine.contract import (
     Span,
     World,
 )
-from engine.errors import DamagedData
 from engine.raft.machine import Raft
-from engine.raft.membership import pack, unpack
+from engine.raft.membership import pack
 from engine.raft.messages import (
     FinishSnapshot,
     Installed,
@@ -318,12 +317,3 @@ class RaftServer(Server):
         assert receiver is not None
         got = receiver.finish()
         return Installed(got.last, got.term, got.config, got.size)
-
-
-def alone_and_lost(recovered: GroupLog, me: int) -> DamagedData | None:
-    """Whoever is its group's only voter has nobody to get back from what it lost."""
-    configuration = unpack(recovered.configs[-1][1] if recovered.configs else recovered.base.config)
-    if recovered.lost is None or configuration.voters != (me,):
-        return None
-    why = f"entry {recovered.lost.last} was there, and there is no other member to ask for it"
-    return DamagedData("the log", recovered.base.last + len(recovered.terms) + 1, why)

@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.contract import SECOND, Event, Nanos, Received
-from engine.errors import DamagedData
+from engine.contract import SECOND, Nanos
 from engine.kernels.checksum import crc32c
 from engine.raft.candidate import Candidate
 from engine.raft.leader import Leader
@@ -416,5 +415,3 @@ TRIAL = Experiment("raft", RaftCluster, BUGS)
 
 if __name__ == "__main__":
     raise SystemExit(TRIAL.main())
-
-_ = (Event, Received, DamagedData)

@@ -61,8 +61,6 @@ def test_it_is_a_list(seed: int) -> None:
         assert log.term(index) == known.get(index, -1), index
         assert log.size_after(index) == sum(size for i, _, size in after if i > index)
     for term in range(plain[-1][1] + 2):
-        later = [index for index, t, _ in after if t >= term]
-        assert log.first_of(term) == min(later, default=log.last + 1)
         for index in range(log.last + 3):
             before = [i for i, t, _ in after if i <= index and t <= term]
             assert log.last_not_after(index, term) == max(before, default=base), (index, term)
