@@ -371,11 +371,6 @@ class Exchange:
             self._makers.clear()
 
 
-def end(number: int, frame: object) -> NoReturn:
-    """The harness is gone: unwind, so that the folder is removed."""
-    sys.exit(0)
-
-
 def main() -> None:
     """`python -m engine.faults.proxy CHANNEL HARNESS SEED`: descriptor, process, number."""
     import resource
@@ -390,8 +385,14 @@ def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     directory = os.path.dirname(private_address().removeprefix("ipc://"))
+
+    def end(number: int, frame: object) -> NoReturn:
+        """The harness is gone. Its end may have been seen already, and this amid the removal."""
+        shutil.rmtree(directory, ignore_errors=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     try:
-        signal.signal(signal.SIGTERM, end)
         # Not SIGKILL, which would leave the folder behind.
         parent_death_signal(signal.SIGTERM)
         if os.getppid() != harness:  # it ended before the line above
@@ -400,7 +401,6 @@ def main() -> None:
         control.send(msgpack.packb(["done", directory]))
         Exchange(control, directory, seed).run()
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         shutil.rmtree(directory, ignore_errors=True)
 
 
