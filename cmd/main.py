@@ -26,6 +26,7 @@ VERBS = {
     "lock": "locks on a primary and a backup: serve, acquire, release",
     "view": "who serves: serve, get",
     "pb": "a store on a primary and a backup: serve, get, put, append",
+    "raft": "a replicated log: init, serve, submit, look, status, metrics, members, lead",
     "sim": "run a service in the simulator: engine sim mapreduce --seed 7",
     "verify": "judge a history: engine verify HISTORY --model register",
     "doctor": "check this installation and machine",

@@ -75,6 +75,13 @@ class Received(Record):
     message: Any
 
 
+class Requests(Record):
+    """All that clients asked in this turn by messages of a kind that a listener takes in bulk: from
+    whom, and the bytes of the message's body, which nobody has looked at."""
+
+    batch: tuple[tuple[Link, bytes], ...]
+
+
 class Durable(Record):
     """Every write group up to `ticket` survives power loss."""
 
@@ -124,7 +131,7 @@ class Overslept(Record):
     by: Nanos
 
 
-Event = Received | Durable | Finished | Linked | Exited | Moved | Overslept
+Event = Received | Requests | Durable | Finished | Linked | Exited | Moved | Overslept
 
 
 # --- what must now happen ------------------------------------------------------------------------
@@ -241,7 +248,7 @@ class Server:
         if ready.after:
             self._held.append((self._written, ready.after))
         for event in events:
-            if isinstance(event, Durable):
+            if type(event) is Durable:
                 self._durable = max(self._durable, event.ticket)
         while self._held and self._held[0][0] <= self._durable:
             world.send(self._held.pop(0)[1])

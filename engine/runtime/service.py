@@ -26,16 +26,18 @@ def new_incarnation() -> int:
     return monotonic_ns()
 
 
-def run(server: Server, world: WaitingWorld, what: str, address: str, as_json: bool) -> None:
+def run(
+    server: Server, world: WaitingWorld, what: str, address: str, as_json: bool, **more: object
+) -> None:
     """Say that it serves, then serve until SIGINT or SIGTERM, and return.
 
-    It is said as one sentence on stderr, or as one JSON object on stdout.
+    It is said as one sentence on stderr, or as one JSON object on stdout, with `more`.
     """
     ended: list[int] = []
     before = {number: signal.signal(number, lambda n, _: ended.append(n)) for number in _SIGNALS}
     try:
         if as_json:
-            print(json.dumps({"address": address, "pid": os.getpid()}), flush=True)
+            print(json.dumps({"address": address, "pid": os.getpid(), **more}), flush=True)
         else:
             print(f"engine: {what} at {address}", file=sys.stderr, flush=True)
         gc.freeze()  # what is there by now stays for good, and need not be looked at again

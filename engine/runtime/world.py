@@ -1,15 +1,16 @@
 """The real world of a service that keeps nothing on disk: sockets and a clock.
 
-Whoever dials in arrives over the `Listener`. Peers (`engine.contract.peer`) are dialed when they
-are first spoken to, over the address that they have or the one that `via` gives for it, and let go
-when nobody has spoken to them for long.
+Whoever dials in arrives over a `Listener`; a service with several keeps roles apart by them. Peers
+(`engine.contract.peer`) are dialed when they are first spoken to, over the address that they have
+or the one that `via` gives for it, and let go when nobody has spoken to them for long, unless they
+are to be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic_ns
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 
@@ -23,6 +24,12 @@ IDLE: Nanos = 60 * SECOND
 """A peer that was not spoken to for so long is let go; the next word dials again."""
 
 
+class Pollable(Protocol):
+    """Something to wait for."""
+
+    def pollables(self) -> tuple[Any, ...]: ...
+
+
 class SocketWorld:
     """Satisfies `engine.contract.World`; one thread uses it.
 
@@ -32,14 +39,14 @@ class SocketWorld:
 
     def __init__(
         self,
-        listener: Listener | None = None,
-        *,
+        *listeners: Listener,
         role: str = "client",
         incarnation: int = 0,
         token: str | None = None,
         via: Mapping[str, str] | None = None,
     ) -> None:
-        self.listener = listener
+        self.listeners = listeners
+        self._of_role = {role: one for one in listeners for role in one.roles}
         self.refusals: dict[str, EngineError] = {}
         """By address: why a peer does not want us, or cannot be dialed."""
         self._who: dict[str, Any] = {"role": role, "incarnation": incarnation, "token": token}
@@ -47,9 +54,10 @@ class SocketWorld:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._peers: dict[str, Outgoing] = {}
         self._used: dict[str, Nanos] = {}
+        self._kept: frozenset[str] = frozenset()
         self._gone: list[Event] = []
         self._poller = zmq.Poller()
-        if listener is not None:
+        for listener in listeners:
             self._watch(listener)
 
     def now(self) -> Nanos:
@@ -57,10 +65,10 @@ class SocketWorld:
         return monotonic_ns()
 
     def drain(self, frames: int, size: int) -> list[Event]:
-        """From those who dialed in, then from peers."""
+        """From those who dialed in, listener by listener, then from peers."""
         events, self._gone = self._gone, []
-        if self.listener is not None:
-            events += self.listener.drain(frames, size)
+        for listener in self.listeners:
+            events += listener.drain(frames, size)
         for address, outgoing in self._peers.items():
             events += outgoing.drain(frames)
             if outgoing.refusal is None:
@@ -73,8 +81,8 @@ class SocketWorld:
         """Lost unless the other end is linked and its pipe has room."""
         for link, message in sends:
             if link.role != PEER:
-                assert self.listener is not None, link
-                self.listener.send(link, message)
+                assert link.role in self._of_role, link
+                self._of_role[link.role].send(link, message)
             elif (outgoing := self._peer(link.principal)) is not None:
                 outgoing.send(message)
 
@@ -105,10 +113,16 @@ class SocketWorld:
         for outgoing in self._peers.values():
             outgoing.close(linger_ms)
         self._context.destroy()
-        if self.listener is not None:
-            self.listener.close(linger_ms)
+        for listener in self.listeners:
+            listener.close(linger_ms)
 
     # --- peers -----------------------------------------------------------------------------------
+
+    def keep(self, addresses: Iterable[str]) -> None:
+        """Stay connected to these peers, spoken to or not, so that it is noticed when they go."""
+        self._kept = frozenset(addresses)
+        for address in sorted(self._kept):
+            self._peer(address)
 
     def _peer(self, address: str) -> Outgoing | None:
         self._used[address] = monotonic_ns()
@@ -124,7 +138,8 @@ class SocketWorld:
         return self._peers[address]
 
     def _let_go(self, now: Nanos) -> None:
-        for address in [a for a, used in self._used.items() if now - used > IDLE]:
+        idle = [a for a, used in self._used.items() if now - used > IDLE and a not in self._kept]
+        for address in idle:
             del self._used[address]
             self.refusals.pop(address, None)
             if (outgoing := self._peers.pop(address, None)) is not None:
@@ -134,6 +149,6 @@ class SocketWorld:
                 if outgoing.link is not None:
                     self._gone.append(Linked(outgoing.peer, False))
 
-    def _watch(self, end: Listener | Outgoing) -> None:
+    def _watch(self, end: Pollable) -> None:
         for socket in end.pollables():
             self._poller.register(socket, zmq.POLLIN)

@@ -16,6 +16,7 @@ import errno
 import os
 import stat
 import sys
+from typing import Any
 
 from engine.errors import RefusedError, UsageError
 
@@ -75,9 +76,30 @@ def _clear(path: str) -> None:
         probe.setblocking(False)
         if probe.connect_ex(path) != errno.ECONNREFUSED:
             raise RefusedError(
-                f"Another server listens at {path}: stop it or name another address."
+                f"{holder_of(f'ipc://{path}').capitalize()} listens at {path}: stop it or name "
+                "another address."
             )
     os.unlink(path)
+
+
+def holder_of(address: str) -> str:
+    """Who listens at an address of this machine, in words, as far as this user can find out."""
+    import psutil
+
+    tcp = address.startswith(_LOOPBACK)
+    place = address.removeprefix(_LOOPBACK if tcp else "ipc://")
+    try:
+        for found in psutil.net_connections("tcp" if tcp else "unix"):
+            where: Any = found.laddr
+            if tcp:
+                there = found.status == psutil.CONN_LISTEN and str(where.port) == place
+            else:
+                there = where == place
+            if there and found.pid:
+                return f"process {found.pid} ({' '.join(psutil.Process(found.pid).cmdline())})"
+    except psutil.Error:
+        pass  # it ended meanwhile, or belongs to somebody else
+    return "another process"
 
 
 def remove(path: str) -> None:

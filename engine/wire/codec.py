@@ -47,7 +47,8 @@ is 250 and::
     92 04  92 03 04         last: kind 4; its fields
 
 Kinds: 1-15 `engine.wire.endpoint`; 16-79 `engine.mapreduce`; 80-95 `engine.locks`; 96-111
-`engine.views`; 112-127 `engine.backup`; 128-143 `engine.raft`.
+`engine.views`; 112-127 `engine.backup`; 128-143 `engine.raft`, between members; 144-159
+`engine.raft`, with clients and operators.
 """
 
 from __future__ import annotations

@@ -32,6 +32,9 @@ VERSION = 1
 HEADER = struct.Struct("<4sBBHQQI")
 FRAME_MAX = 16 << 20
 BODY_MAX = FRAME_MAX - HEADER.size
+HEADER_BYTES = HEADER.size
+PREFIX_BYTES = HEADER_BYTES - 4
+"""What comes before the length."""
 
 
 class VersionError(WireError):
@@ -70,3 +73,9 @@ def unpack(frame: bytes) -> Envelope:
     if zero or length != len(frame) - HEADER.size:
         raise WireError("an envelope whose header contradicts itself")
     return Envelope(kind, cluster, link, memoryview(frame)[HEADER.size :])
+
+
+def length_fits(frame: bytes) -> bool:
+    """Whether a frame is as long as its header says."""
+    said = int.from_bytes(frame[PREFIX_BYTES:HEADER_BYTES], "little")
+    return said == len(frame) - HEADER_BYTES

@@ -9,11 +9,12 @@ from typing import Any
 
 import zmq
 
-from engine.contract import Event, Link, Linked, Received
+from engine.contract import Event, Link, Linked, Received, Requests
 from engine.errors import RefusedError
 from engine.record import Record
 from engine.wire import addresses, codec, envelope, keys
 from engine.wire.codec import WireError
+from engine.wire.envelope import HEADER_BYTES, PREFIX_BYTES, length_fits
 from engine.wire.handshake import (
     Again,
     Challenge,
@@ -50,7 +51,8 @@ class Listener:
 
     `ipc://*` makes a private directory, removed by `close`; `address` is then the real address.
     `token` is the path of a token file, for TCP. `cluster` 0 draws a number.
-    Roles not listed are refused. RefusedError, UsageError.
+    Roles not listed are refused. Messages of the kind `bulk` are not decoded: all of one `drain`
+    come as one `Requests`. RefusedError, UsageError.
 
     `counts`: received, sent, lost (no such link, or its queue is full), refused (dialers),
     malformed (frames).
@@ -63,6 +65,7 @@ class Listener:
         cluster: int = 0,
         token: str | None = None,
         roles: Sequence[str] = ("worker",),
+        bulk: int | None = None,
     ) -> None:
         self._directory = self._path = ""
         if address == "ipc://*":
@@ -74,7 +77,11 @@ class Listener:
         self._token = None
         if token is not None and address.startswith("tcp://"):
             self._token = keys.read_token(token)
-        self._roles = frozenset(roles)
+        self.roles = frozenset(roles)
+        self._bulk = bulk
+        self._requests: list[tuple[Link, bytes]] = []
+        self._proven: dict[bytes, tuple[bytes, Link]] = {}
+        """The header of a bulk message, but for its length: (route, link) of whom it is from."""
         self._peers: dict[int, _Peer] = {}
         self._seats: dict[tuple[str, int], int] = {}
         self._nonces: dict[tuple[str, bytes], int] = {}
@@ -89,7 +96,10 @@ class Listener:
             self._socket.bind(address)
         except zmq.ZMQError as error:
             self.close()
-            raise RefusedError(f"Cannot listen at {address}: {error.strerror}.") from None
+            why = error.strerror
+            if error.errno == zmq.EADDRINUSE:
+                why = f"{addresses.holder_of(address)} does so already"
+            raise RefusedError(f"Cannot listen at {address}: {why}.") from None
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         if address.startswith("ipc://"):
             self._path = address.removeprefix("ipc://")
@@ -123,10 +133,19 @@ class Listener:
                     receive()
                 self.counts["malformed"] += 1
             else:
-                self._take(route, frame)
+                # The short way for what comes by the thousand; all else is for `_take` to judge.
+                proven = self._proven.get(frame[:PREFIX_BYTES])
+                if proven is None or proven[0] != route or not length_fits(frame):
+                    self._take(route, frame)
+                else:
+                    self._requests.append((proven[1], frame[HEADER_BYTES:]))
             frames -= 1
             size -= len(frame)
         events, self._pending = self._pending, []
+        if self._requests:
+            self.counts["received"] += len(self._requests)
+            events.append(Requests(tuple(self._requests)))
+            self._requests = []
         return events
 
     def send(self, link: Link, value: Any) -> bool:
@@ -166,7 +185,7 @@ class Listener:
             if cluster not in (0, self.cluster):
                 self._refuse(route, "cluster", "This server belongs to another job.")
                 return
-            value = codec.decode(kind, body)
+            value = bytes(body) if number and kind == self._bulk else codec.decode(kind, body)
         except envelope.VersionError as error:
             self._refuse(route, "version", f"The server does not speak {error}.")
             return
@@ -184,7 +203,9 @@ class Listener:
             self._refuse(route, "link", "The server does not know this link (any more).")
             return
         self._here(route, number, peer)
-        if not isinstance(value, Again):
+        if isinstance(value, bytes):
+            self._requests.append((peer.link, value))
+        elif not isinstance(value, Again):
             self.counts["received"] += 1
             self._pending.append(Received(peer.link, value))
 
@@ -203,7 +224,7 @@ class Listener:
 
     def _hello(self, route: bytes, hello: Hello) -> None:
         if (
-            hello.role not in self._roles
+            hello.role not in self.roles
             or not -1 <= hello.node < _NODE_MAX
             or not 0 <= hello.incarnation < _INCARNATION_MAX
             or len(hello.nonce) != keys.NONCE_BYTES
@@ -253,6 +274,7 @@ class Listener:
         del self._seats[peer.link.role, peer.link.node]
         del self._nonces[peer.link.role, peer.nonce]
         self._down.pop(number, None)
+        self._proven.pop(self._prefix(number), None)
 
     def _refuse(self, route: bytes, why: str, text: str) -> None:
         self.counts["refused"] += 1
@@ -274,6 +296,8 @@ class Listener:
 
     def _here(self, route: bytes, number: int, peer: _Peer) -> None:
         """It speaks, over a new connection or again."""
+        if self._bulk is not None:
+            self._proven[self._prefix(number)] = route, peer.link
         if peer.route != route or not peer.up:
             self._peers[number] = peer._replace(route=route, up=True)
             if not peer.up:
@@ -285,7 +309,12 @@ class Listener:
         if peer is not None and peer.up:
             self._peers[number] = peer._replace(up=False)
             self._down[number] = monotonic()
+            self._proven.pop(self._prefix(number), None)
             self._pending.append(Linked(peer.link, False))
+
+    def _prefix(self, number: int) -> bytes:
+        """What a bulk message on this link begins with."""
+        return envelope.pack(self._bulk or 0, self.cluster, number, b"")[:PREFIX_BYTES]
 
     def _probe(self) -> None:
         # The monitor says that a connection went, not whose. It may say so before the socket

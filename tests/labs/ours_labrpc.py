@@ -154,6 +154,8 @@ class Switchboard:
 class Inbox:
     """Stands where a world has its listener: threads of this process are who dials in."""
 
+    roles = frozenset((HERE.role,))
+
     def __init__(self) -> None:
         self._waiting: deque[Handed] = deque()
         self._bell, self._rope = socket.socketpair()

@@ -261,7 +261,7 @@ def test_one_that_refused_may_think_otherwise_later(serve: Callable[..., Service
     with Asker(service.address) as asker:
         with pytest.raises(RefusedError):
             asker.ask(1)
-        service.listener._roles = frozenset(("client",))
+        service.listener.roles = frozenset(("client",))
 
         def answered() -> bool:
             try:

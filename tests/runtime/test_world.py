@@ -35,7 +35,7 @@ class Scene:
         return Listener(address, **({"roles": ("client", "server")} | options))
 
     def world(self, listener: Listener | None = None, **options: Any) -> SocketWorld:
-        made = SocketWorld(listener, **options)
+        made = SocketWorld(*([] if listener is None else [listener]), **options)
         self.worlds.append(made)
         self.events[made] = []
         return made
@@ -73,8 +73,7 @@ class Scene:
 
 
 def address_of(world: SocketWorld) -> str:
-    assert world.listener is not None
-    return world.listener.address
+    return world.listeners[0].address
 
 
 @pytest.fixture
@@ -144,8 +143,7 @@ def test_a_link_that_is_gone_loses_what_it_is_sent(scene: Scene) -> None:
     scene.until(lambda: ("client", False) in scene.links(server))
     server.send([Send(scene.events[server][0].link, Stop(""))])  # type: ignore[union-attr]
     server.send([Send(Link("client", 999), Stop(""))])
-    assert server.listener is not None
-    assert server.listener.counts["lost"] == 2
+    assert server.listeners[0].counts["lost"] == 2
 
 
 def test_without_a_listener_nobody_has_dialed_in(scene: Scene) -> None:
@@ -197,7 +195,7 @@ def test_a_refusal_is_kept_by_address_and_cleared(scene: Scene) -> None:
     scene.until(lambda: client.refusals)
     assert list(client.refusals) == [address]
     assert isinstance(client.refusals[address], RefusedError)
-    listener._roles = frozenset(("client",))
+    listener.roles = frozenset(("client",))
     scene.until(lambda: (address, True) in scene.links(client))
     assert client.refusals == {}
 

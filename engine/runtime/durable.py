@@ -1,0 +1,68 @@
+"""The real world of a service that keeps a log: sockets, a clock, a disk, and threads for it.
+
+Writing happens in the loop, syncing in a thread of its own (`syncer`), long work in another one
+(`worker`). So a disk that takes a second for a sync delays what waits for it and nothing else:
+heartbeats leave in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.contract import Durable, Event, Job, Write
+from engine.runtime.syncer import Syncer
+from engine.runtime.worker import Worker
+from engine.runtime.world import SocketWorld
+from engine.storage.log import Log
+from engine.wire.endpoint import Listener
+
+
+class DurableWorld(SocketWorld):
+    """Satisfies `engine.contract.World`, with the log for writes and `work` for jobs.
+
+    An OSError of the disk, other than for lack of space, is raised by `write` or `drain`: what is
+    on the disk is not known any more, and the process must end.
+    """
+
+    def __init__(
+        self, log: Log, work: Callable[[Any], Any], *listeners: Listener, **who: Any
+    ) -> None:
+        super().__init__(*listeners, **who)
+        self.log = log
+        self._written = self._durable = self._mark = 0
+        self._syncer = Syncer(self._sync)
+        self._worker = Worker(work)
+        self._watch(self._syncer)
+        self._watch(self._worker)
+
+    def drain(self, frames: int, size: int) -> list[Event]:
+        """What became durable first: it is what everybody waits for."""
+        events: list[Event] = []
+        durable = self._syncer.durable()
+        if durable > self._durable:
+            self._durable = durable
+            self.log.settle(self._mark, tell=False)
+            events.append(Durable(durable))
+        events += self._worker.results()
+        return events + super().drain(frames, size)
+
+    def write(self, group: Sequence[Write]) -> int:
+        """Into the log, in one batch, and on to the thread that syncs."""
+        self.log.append([write.record for write in group])
+        self._written += 1
+        self._syncer.submit(self._written)
+        return self._written
+
+    def start(self, job: Job) -> None:
+        self._worker.submit(job)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Sync what was written, end the threads, close the log and the sockets."""
+        self._worker.close()
+        self._syncer.close()
+        self.log.close()
+        super().close(linger_ms)
+
+    def _sync(self) -> None:
+        self._mark = self.log.sync()
