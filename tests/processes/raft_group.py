@@ -1,0 +1,282 @@
+"""Groups of real replicas for tests: `engine raft serve`, each link through the fault proxy.
+
+    with RaftGroup(tmp_path, 3, seed=7) as group:
+        leader = group.leader()
+        with group.load() as load:
+            group.kill(leader)
+            group.start(leader)
+        group.judge(load)
+
+Members are called `n0`, `n1`, …; their folders are on the disk that `folder` is on. Operators and
+clients reach them directly, and only what members say to each other passes the proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from support import patience
+from waiting import eventually
+
+from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown
+from engine.faults.cluster import Cluster
+from engine.raft import told
+from engine.raft.client import Group, Operator
+from engine.raft.requests import Status
+from engine.storage.entries import COMMAND
+from engine.storage.home import make
+
+ASK_SECONDS = 5.0
+
+
+class RaftGroup:
+    """`members` voters found the group; `more` folders are there for those who are to be added.
+
+    `flags` are for every `engine raft serve`. Use as a context manager.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        members: int,
+        *,
+        seed: int = 0,
+        more: int = 0,
+        flags: Sequence[str] = (),
+        factor: float = 1,
+    ) -> None:
+        self.folder, self.flags = folder, tuple(flags)
+        self.cluster = Cluster(folder, seed=seed, factor=factor)
+        self.proxy = self.cluster.proxy
+        self.names = [f"n{number}" for number in range(members + more)]
+        self.ids = {name: make(str(self.home(name))) for name in self.names}
+        self.founders = self.names[:members]
+        self._operators: dict[str, Operator] = {}
+        for name in self.names:
+            self.cluster.address(name)
+
+    def __enter__(self) -> RaftGroup:
+        self.cluster.__enter__()
+        try:
+            for name in self.founders:
+                self.start(name)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._forget()
+        self.cluster.__exit__(*error)
+
+    def close(self) -> None:
+        self._forget()
+        self.cluster.close()
+
+    def _forget(self, *names: str) -> None:
+        for name in names or list(self._operators):
+            operator = self._operators.pop(name, None)
+            if operator is not None:
+                operator.close()
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def home(self, name: str) -> Path:
+        return self.folder / name
+
+    def start(self, name: str, **how: Any) -> None:
+        """For the first time or again; `how` is for `Cluster.start`."""
+        initial = ",".join(f"{self.ids[n]}={self.cluster.address(n)}" for n in self.founders)
+        self._forget(name)
+        sockets = self.cluster.address(name).removeprefix("ipc://")
+        self.cluster.start(
+            name,
+            "raft",
+            "serve",
+            "--dir",
+            str(self.home(name)),
+            "--initial",
+            initial if name in self.founders else "",
+            "--clients",
+            f"ipc://{sockets}.c",
+            "--admin",
+            f"ipc://{sockets}.a",
+            *self.flags,
+            reaches=self.names,
+            **how,
+        )
+
+    def kill(self, *names: str, **how: Any) -> None:
+        """SIGKILL."""
+        for name in names:
+            self._forget(name)
+            self.cluster.kill(name, **how)
+
+    def running(self) -> list[str]:
+        return [n for n in self.names if n in self.cluster._nodes and self.cluster.node(n).running]
+
+    # --- what they say ---------------------------------------------------------------------------
+
+    def clients(self, name: str) -> str:
+        """The clients' endpoint of a member."""
+        return f"{self.cluster.address(name)}.c"
+
+    def operator(self, name: str) -> Operator:
+        """For this thread, and until the member is killed."""
+        if name not in self._operators:
+            address = f"{self.cluster.address(name)}.a"
+            self._operators[name] = Operator(address, timeout=patience(ASK_SECONDS))
+        return self._operators[name]
+
+    def status(self, name: str) -> Status | None:
+        """None if it does not answer."""
+        try:
+            return self.operator(name).status()
+        except (ConnectionFailed, OutcomeUnknown):
+            self._forget(name)
+            return None
+
+    def statuses(self, names: Sequence[str] = ()) -> dict[str, Status]:
+        """Of those that run, or of these."""
+        found = {name: self.status(name) for name in names or self.running()}
+        return {name: status for name, status in found.items() if status is not None}
+
+    def leader(self, among: Sequence[str] = (), *, seconds: float = 10) -> str:
+        """Who leads the latest term among these, once somebody leads and others follow."""
+
+        def found() -> str:
+            told_by = self.statuses(among)
+            leads = [(s.term, name) for name, s in told_by.items() if s.role == "leader"]
+            term, name = max(leads, default=(0, ""))
+            settled = all(s.term <= term for s in told_by.values())
+            return name if name and settled else ""
+
+        return eventually(found, seconds, "a leader")
+
+    def followers(self) -> list[str]:
+        leader = self.leader()
+        return [name for name in self.running() if name != leader]
+
+    def commands(self, name: str, upto: int = 0) -> list[bytes]:
+        """All that a member has applied, in order; AssertionError if its log begins later."""
+        status = eventually(lambda: self.status(name), 10, f"{name} answers")
+        found: list[bytes] = []
+        after, last = 0, max(upto, status.applied)
+        while after < last:
+            applied = self.operator(name).follow(after)
+            assert applied.entries, f"{name} has a snapshot in place of its first entries"
+            for _, kind, body in applied.entries:
+                if kind == COMMAND:
+                    found += told.unpack(body)
+            after = applied.first + len(applied.entries) - 1
+        return found
+
+    def agreed(self, names: Sequence[str] = (), *, seconds: float = 30) -> dict[str, Status]:
+        """Wait until these, or all that run, have applied the same and more than nothing."""
+
+        def found() -> dict[str, Status]:
+            told_by = self.statuses(names)
+            states = {(s.applied, s.commands, s.digest) for s in told_by.values()}
+            whole = len(told_by) == len(names or self.running())
+            return told_by if whole and len(states) == 1 else {}
+
+        return eventually(found, seconds, "all members have applied the same")
+
+    # --- load ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def load(self, clients: int = 3, **how: Any) -> Iterator[Load]:
+        """Clients that submit commands while the block runs."""
+        load = Load([self.clients(name) for name in self.names], clients, **how)
+        try:
+            yield load
+        finally:
+            load.stop()
+
+    def judge(self, load: Load, names: Sequence[str] = ()) -> list[bytes]:
+        """All members agree, and have each acknowledged command once, where it was said to be; the
+        commands."""
+        self.agreed(names)
+        logs = {name: self.commands(name) for name in names or self.running()}
+        first = next(iter(logs.values()))
+        assert all(log == first for log in logs.values()), {n: len(x) for n, x in logs.items()}
+        assert load.acknowledged, "nothing was acknowledged: this tests nothing"
+        for command, place in load.acknowledged.items():
+            assert place <= len(first), f"{command!r} was acknowledged as {place} and is lost"
+            assert first[place - 1] == command, (command, place, first[place - 1])
+        known = load.acknowledged.keys() | load.unknown
+        assert len(first) == len(set(first)), "a command is there twice"
+        mine = [command for command in first if command.startswith(load.name)]
+        assert set(mine) <= known, "a command is there that was refused"
+        return first
+
+
+class Load:
+    """Threads that submit numbered commands, one after another, and remember what became of them.
+
+    `names` commands apart from those of other loads.
+    """
+
+    def __init__(
+        self, servers: Sequence[str], clients: int, *, name: bytes = b"load", pause: float = 0.0
+    ) -> None:
+        self.name, self.pause = name, pause
+        self.acknowledged: dict[bytes, int] = {}
+        """Where each of them is."""
+        self.unknown: set[bytes] = set()
+        self.refused = 0
+        self.at: list[tuple[float, bytes]] = []
+        """When each was acknowledged (CLOCK_MONOTONIC seconds)."""
+        self._servers = list(servers)
+        self._over = threading.Event()
+        self._failed: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,)) for number in range(clients)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: int) -> None:
+        turn = 0
+        try:
+            while not self._over.is_set():
+                with Group(self._servers, timeout=patience(2)) as group:
+                    while not self._over.is_set():
+                        turn += 1
+                        command = b"%s %d %d" % (self.name, number, turn)
+                        if not self._submit(group, command):
+                            break
+                        if self.pause:
+                            self._over.wait(self.pause)
+        except BaseException as error:
+            self._failed.append(error)
+
+    def _submit(self, group: Group, command: bytes) -> bool:
+        try:
+            self.acknowledged[command] = group.submit(command)
+            self.at.append((time.monotonic(), command))
+        except OutcomeUnknown:
+            self.unknown.add(command)
+            return False
+        except EngineError:
+            self.refused += 1
+            return False
+        return True
+
+    def more(self, count: int, seconds: float = 20) -> None:
+        """Wait until so many more were acknowledged."""
+        wanted = len(self.acknowledged) + count
+        eventually(lambda: len(self.acknowledged) >= wanted, seconds, "progress")
+
+    def stop(self) -> None:
+        """End the threads; raises what went wrong in them."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        if self._failed:
+            raise self._failed[0]
