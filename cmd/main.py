@@ -28,7 +28,7 @@ VERBS = {
     "pb": "a store on a primary and a backup: serve, get, put, append",
     "raft": "a replicated log: init, serve, submit, look, status, metrics, members, lead",
     "sim": "run a service in the simulator: engine sim mapreduce --seed 7",
-    "verify": "judge a history: engine verify HISTORY --model register",
+    "verify": "judge a history, or traces: engine verify HISTORY --model register",
     "doctor": "check this installation and machine",
 }
 
@@ -135,8 +135,11 @@ def tell(error: EngineError, as_json: bool) -> None:
     sentence = str(error) or type(error).__name__
     detail = "\n".join(getattr(error, "__notes__", ()))
     if as_json:
-        print_json({"error": sentence, "exit_code": error.exit_code, "detail": detail})
-        return
+        try:
+            print_json({"error": sentence, "exit_code": error.exit_code, "detail": detail})
+            return
+        except BrokenPipeError:
+            pass  # whoever started a server has read that it serves, and no further
     if detail:
         print(detail.rstrip("\n"), file=sys.stderr)
     print(f"engine: {sentence}", file=sys.stderr)

@@ -90,15 +90,14 @@ def serve(argv: list[str]) -> int:
 
     endpoints = (flags.listen, flags.clients, flags.admin)
     tcp = next((one for one in endpoints if one.startswith("tcp://")), "")
-    small = flags.segment_bytes < 1 << 20
     serve_member(
         Plan(
             flags.dir,
             *endpoints,
             initial=parse_initial(flags.initial.split(",") if flags.initial else ()),
             timing={"lan": LAN, "labs": LABS}[flags.timing],
-            limits=Limits(flags.snapshot_every, reserve=1024 if small else 1 << 20),
-            log=LogSettings(flags.segment_bytes, spare=0 if small else 1),
+            limits=Limits(flags.snapshot_every, reserve=min(1 << 20, flags.segment_bytes // 4)),
+            log=LogSettings(flags.segment_bytes),
             token=token_made(tcp, flags.token),
             via=dict(flags.via),
             trace=flags.trace,

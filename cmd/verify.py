@@ -1,4 +1,7 @@
-"""`engine verify`: is there an order in which one copy would have given these answers?"""
+"""`engine verify`: is there an order in which one copy would have given these answers?
+
+With `--trace`: is what the members of a group noted of themselves what consensus allows?
+"""
 
 from __future__ import annotations
 
@@ -19,33 +22,50 @@ examples:
   engine verify history.jsonl --model register
   engine verify history.jsonl --model append --html wrong.html --timeout 600
   some-program | engine verify - --model lock --json
+  engine verify --trace traces/*.jsonl
 
 A history is JSON lines: {client, op, key, args, call, return, result, outcome}; docs/verify.md has
 it, and the models. Ends with 0 if it is linearizable, 1 if it is not, 5 if time or memory ran out
 before that was known, which is no verdict.
+
+The traces are those of all members of one group, one file each; `engine/raft/trace.py` has their
+grammar. Ends with 0 if nothing in them breaks a rule, 1 if something does.
 """
 MODELS = ("register", "append", "versioned", "lock")
 WRONG_CODE = 1
 UNDECIDED_CODE = OutcomeUnknown.exit_code
+SHOWN_MAX = 10
+"""Violations that are printed: what follows the first is often its consequence."""
 CONFIGURATIONS_MAX = 50_000_000
 """Of one key: 5 to 10 GB. Who has that many waits for minutes."""
 
 
 def main(argv: list[str]) -> int:
-    """Judge one history; its verdict is the exit code."""
+    """Judge one history, or the traces of one group; the verdict is the exit code."""
     parser = Parser(
         prog="engine verify",
-        description="Is a history linearizable?",
+        description="Is a history linearizable? Did a group keep to the rules?",
         epilog=EXAMPLES,
     )
-    parser.add_argument("history", metavar="HISTORY", help="a file of JSON lines, or - for stdin")
-    parser.add_argument("--model", choices=MODELS, required=True, help="what one copy would do")
+    parser.add_argument(
+        "history", metavar="HISTORY", nargs="?", help="a file of JSON lines, or - for stdin"
+    )
+    parser.add_argument("--model", choices=MODELS, help="what one copy would do")
+    parser.add_argument(
+        "--trace", metavar="FILE", nargs="+", help="judge the traces of a group's members instead"
+    )
     parser.add_argument("--html", metavar="OUT", help="draw what is wrong, if something is")
     parser.add_argument(
         "--timeout", type=seconds, metavar="S", default=60.0, help="seconds, or never (default: 60)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, errors too")
     flags = parser.parse_args(argv)
+    if flags.trace:
+        if flags.history or flags.model or flags.html:
+            parser.error("--trace judges traces alone, by no model, and draws nothing")
+        return _judge_traces(flags.trace, flags.json)
+    if flags.history is None or flags.model is None:
+        parser.error("a history needs HISTORY and --model, and a group --trace")
     from engine.verify.linearizable import Limits, check
     from engine.verify.models import MODELS as MODEL_OF
 
@@ -54,6 +74,32 @@ def main(argv: list[str]) -> int:
     limits = Limits(None, CONFIGURATIONS_MAX, flags.timeout)
     judged = check(operations, model, limits, explain=True)
     return _tell(flags, operations, judged, model)
+
+
+def _judge_traces(files: Sequence[str], as_json: bool) -> int:
+    from engine.verify.trace import judge
+
+    judged = judge(files)
+    figures = {
+        "events": judged.events,
+        "members": judged.members,
+        "lives": judged.lives,
+        "elections": judged.elections,
+        "entries": judged.entries,
+    }
+    wrong = judged.violations
+    if as_json:
+        violations = [one._asdict() for one in wrong]
+        verdict = "violation" if wrong else "ok"
+        shown({"verdict": verdict, **figures, "violations": violations, "error": None})
+        return WRONG_CODE if wrong else 0
+    told = ", ".join(f"{number} {what}" for what, number in figures.items())
+    print(f"{'a rule is broken' if wrong else 'all rules hold'}: {told}")
+    for one in wrong[:SHOWN_MAX]:
+        print(f"  {one.rule}: {one.what} ({one.file}, line {one.line})")
+    if len(wrong) > SHOWN_MAX:
+        print(f"  and {len(wrong) - SHOWN_MAX} more")
+    return WRONG_CODE if wrong else 0
 
 
 def _operations(path: str, model: Tabled) -> list[Operation]:

@@ -61,7 +61,10 @@ else:
             return cls(*values)
 
         def _replace(self, **named: Any) -> "Record":
-            return type(self)(**{**self._asdict(), **named})
+            values = [named.pop(name, was) for name, was in zip(self._fields, self, strict=True)]
+            if named:
+                raise TypeError(f"{type(self).__name__} has no {', '.join(named)}")
+            return tuple.__new__(type(self), values)
 
         def _asdict(self) -> dict[str, Any]:
             return dict(zip(self._fields, self, strict=True))

@@ -24,6 +24,19 @@ typedef struct {
 
 static inline size_t records_padded(size_t size) { return (size + 7) & ~(size_t)7; }
 
+/* Position and head in words: what is loaded eight bytes at a time must not have been stored in
+ * smaller pieces just before, or the load waits until all of those are in the cache. */
+static inline void records_words(uint64_t words[7], uint64_t position, const records_head *head) {
+    words[0] = position;
+    words[1] = head->previous | (uint64_t)head->kind << 32 | (uint64_t)head->entry << 40 |
+               (uint64_t)head->zero << 48;
+    words[2] = head->size | (uint64_t)head->body_crc << 32;
+    words[3] = head->group | head->index << 32;
+    words[4] = head->index >> 32 | head->term << 32;
+    words[5] = head->term >> 32 | head->watermark << 32;
+    words[6] = head->watermark >> 32;
+}
+
 /* A record verifies only under the salt of its segment, and only at its own position. */
 static inline uint32_t records_sum(uint32_t seed, uint64_t position, const records_head *head) {
     uint32_t crc = crc32c(seed, (const uint8_t *)&position, sizeof position);
@@ -34,8 +47,11 @@ static inline uint32_t records_sum(uint32_t seed, uint64_t position, const recor
 static inline uint32_t records_put(uint8_t *out, records_head *head, const uint8_t *body,
                                    uint32_t seed, uint64_t position) {
     size_t padded = records_padded(head->size);
-    head->crc = records_sum(seed, position, head);
-    memcpy(out, head, sizeof *head);
+    uint64_t words[7];
+    records_words(words, position, head);
+    head->crc = crc32c(seed, (const uint8_t *)words, sizeof position + sizeof *head - 4);
+    memcpy(out, &head->crc, 4);
+    memcpy(out + 4, words + 1, sizeof *head - 4);
     if (padded) {
         memset(out + sizeof *head + padded - 8, 0, 8);
         memcpy(out + sizeof *head, body, head->size);

@@ -1,11 +1,14 @@
 """Records of log segments: made in batches, and read back by the buffer."""
 
 cimport cython
+from cpython cimport array
 from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+
+import array
 
 
 cdef extern from "records.h" nogil:
@@ -63,6 +66,10 @@ cdef bytes _body(object entry):
     return <bytes?><object>PyTuple_GET_ITEM(entry, 3)
 
 
+cdef array.array POSITIONS = array.array("Q"), SIZES = array.array("I")
+
+
+@cython.final
 cdef class Batch:
     """Records that follow each other, in a buffer of a size that is known beforehand."""
 
@@ -104,10 +111,11 @@ cdef class Batch:
         return 0
 
     def entries(self, uint32_t group, uint64_t first, tuple entries not None):
-        """Put entries; (positions, sizes, terms as packed numbers; indexes of CONFIG entries)."""
+        """Put entries; their positions, sizes and terms, and the indexes of CONFIG entries."""
         cdef Py_ssize_t count = len(entries), i
-        cdef _Column positions = _Column(8 * count), sizes = _Column(4 * count)
-        cdef _Column terms = _Column(8 * count)
+        cdef array.array positions = array.clone(POSITIONS, count, zero=False)
+        cdef array.array sizes = array.clone(SIZES, count, zero=False)
+        cdef array.array terms = array.clone(POSITIONS, count, zero=False)
         cdef list configs = []
         cdef object entry
         cdef bytes body
@@ -123,24 +131,24 @@ cdef class Batch:
                 for lane in range(3):
                     bodies[lane], lengths[lane] = NULL, 0
                     if i + lane < count:
-                        body = _body(entries[i + lane])
+                        body = _body(<object>PyTuple_GET_ITEM(entries, i + lane))
                         bodies[lane] = <const uint8_t *>PyBytes_AS_STRING(body)
                         lengths[lane] = PyBytes_GET_SIZE(body)
                 crc32c_three(sums, bodies, lengths)
                 lane = 0
-            entry = entries[i]
+            entry = <object>PyTuple_GET_ITEM(entries, i)
             crc = <object>PyTuple_GET_ITEM(entry, 2)
             self.head.index, self.head.term = first + i, <object>PyTuple_GET_ITEM(entry, 0)
             self.head.entry = <object>PyTuple_GET_ITEM(entry, 1)
             if sums[lane] != crc:
                 raise ValueError(f"entry {first + i} of group {group} is not what its CRC says")
-            (<uint64_t *>positions.at)[i] = self.begin + self.at
-            (<uint32_t *>sizes.at)[i] = <uint32_t>lengths[lane]
-            (<uint64_t *>terms.at)[i] = self.head.term
+            positions.data.as_ulonglongs[i] = self.begin + self.at
+            sizes.data.as_uints[i] = <uint32_t>lengths[lane]
+            terms.data.as_ulonglongs[i] = self.head.term
             self.put(ENTRY, bodies[lane], lengths[lane], crc)
             if self.head.entry == CONFIG:
                 configs.append(first + i)
-        return positions.data, sizes.data, terms.data, configs
+        return positions, sizes, terms, configs
 
     def state(self, uint32_t group, uint64_t index, uint64_t last, uint64_t term, uint64_t vote):
         """Put the hard state of a group whose log ends with `index` of term `last`."""

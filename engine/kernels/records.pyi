@@ -35,7 +35,7 @@ class Batch:
 
     def entries(
         self, group: int, first: int, entries: tuple[Entry, ...]
-    ) -> tuple[bytes, bytes, bytes, list[int]]:
+    ) -> tuple[array[int], array[int], array[int], list[int]]:
         """Put entries: positions (64 bits), sizes (32), terms (64); the indexes of kind CONFIG.
 
         ValueError if a body is not what its CRC says.

@@ -19,6 +19,7 @@ from engine.raft import told
 from engine.raft.messages import Change, Placed, Propose, Read, Refused, Transfer
 from engine.raft.requests import (
     COMMAND_BYTES_MAX,
+    SUBMITTED,
     Applied,
     AskStatus,
     Follow,
@@ -32,15 +33,15 @@ from engine.raft.requests import (
     Started,
     Status,
     Submit,
-    Submitted,
 )
-from engine.raft.sane import sane
 from engine.record import Record
 from engine.storage.entries import Entry
 
 if TYPE_CHECKING:
     from engine.raft.replica import Replica
 
+WINDOW = 1
+"""Entries of clients' commands under way at a time."""
 ENTRY_BYTES_MAX = 4 << 20
 FOLLOW_BYTES_MAX = 1 << 20
 FOLLOW_MOST = 10_000
@@ -74,6 +75,7 @@ class Front:
         self._context = 0
         self._asked: dict[int, tuple[Callable[..., None], Any]] = {}
         """By context: what to call with `Placed`, `Refused` or `ReadAt`, and with what besides."""
+        self._intake: list[tuple[Link, bytes]] = []
         self._waiting: deque[Waiting] = deque()
         self._followers: dict[Link, Follow] = {}
         self._handing: list[int] = []
@@ -87,18 +89,27 @@ class Front:
         for event in events:
             kind = type(event)
             if kind is Requests:
-                heard += self._submit(event.batch)
+                self._intake += event.batch
             elif kind is Received and event.link.role in ("client", "admin"):
                 heard += self._request(event.link, event.message)
-            elif kind is Received and not sane(self.replica.raft, event.message):
-                self.malformed += 1
             else:
                 if kind is Linked and not event.up:
                     self._followers.pop(event.link, None)
                 heard.append(event)
+        if self.waits_for_room:
+            batch, self._intake = self._intake, []
+            heard += self._submit(batch)
         return heard
 
-    def _submit(self, batch: tuple[tuple[Link, bytes], ...]) -> Iterator[Any]:
+    @property
+    def waits_for_room(self) -> bool:
+        """Requests are here, and there is room for an entry with them.
+
+        While entries are under way others wait, so that they become one entry: each costs every
+        member a sync and some turns, whatever it holds."""
+        return bool(self._intake) and len(self._waiting) < WINDOW
+
+    def _submit(self, batch: list[tuple[Link, bytes]]) -> Iterator[Any]:
         unpack = msgpack.unpackb
         commands: list[bytes] = []
         asked: list[tuple[Link, int]] = []
@@ -222,8 +233,9 @@ class Front:
         done: dict[Link, list[tuple[int, int]]] = {}
         for place, (link, number) in enumerate(batch.asked, before + 1):
             done.setdefault(link, []).append((number, place))
+        me, answer, pack = self.replica.raft.me, self.replica.answer, msgpack.packb
         for link, pairs in done.items():
-            self.say(link, Submitted(self.replica.raft.me, tuple(pairs)))
+            answer(link, SUBMITTED, pack((me, pairs)))  # a `Submitted`, as the codec writes it
 
     def pieces(self) -> Iterator[bytes]:
         return self.state.pieces()

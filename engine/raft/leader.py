@@ -343,9 +343,9 @@ class Leader(Role):
 
     def _may_stream(self, progress: Progress) -> bool:
         raft = self.raft
-        window = progress.window(raft.disk, raft.settings.window_max)
-        room = len(progress.in_flight) < window and not progress.full
-        return room and progress.next <= raft.log.last
+        if progress.next > raft.log.last or progress.full:
+            return False
+        return len(progress.in_flight) < progress.window(raft.disk, raft.settings.window_max)
 
     def _notice(self, progress: Progress) -> bool:
         """There is a commit index to tell, and nothing that would carry it soon."""
@@ -354,8 +354,9 @@ class Leader(Role):
         return idle and self._untold(progress)
 
     def _untold(self, progress: Progress) -> bool:
-        sent = min(self.raft.commit, progress.next - 1)
-        return progress.state == STREAM and progress.commit < sent
+        if progress.state != STREAM or progress.commit >= self.raft.commit:
+            return False
+        return progress.commit < progress.next - 1
 
     def _send(self, member: int, progress: Progress) -> None:
         """Entries from the next one on; none, if that is the question."""
@@ -409,15 +410,16 @@ class Leader(Role):
     # --- time ------------------------------------------------------------------------------------
 
     def wake_at(self) -> Nanos | None:
-        raft = self.raft
-        times = [self._quorum_at]
+        raft, wake_at = self.raft, self._quorum_at
         heartbeat = raft.settings.timing.heartbeat
         for progress in self.progress.values():
-            soon = self._untold(progress)
-            times.append(progress.sent + (heartbeat // NOTICE if soon else heartbeat))
+            due = progress.sent + heartbeat
+            if self._untold(progress):
+                due = progress.sent + heartbeat // NOTICE
+            wake_at = min(wake_at, due)
         if self.successor or raft.full:
-            times.append(max(self._handing_until, raft.now + heartbeat))
-        return min(times)
+            wake_at = min(wake_at, max(self._handing_until, raft.now + heartbeat))
+        return wake_at
 
     def check(self) -> None:
         raft = self.raft

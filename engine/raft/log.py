@@ -15,15 +15,13 @@ from engine.storage.entries import Entry, Position
 class LogView:
     """Terms and sizes of the entries `base` + 1 … `last`."""
 
-    __slots__ = ("base", "base_term", "sizes", "terms")
+    __slots__ = ("base", "base_term", "last", "sizes", "terms")
 
     def __init__(self, base: int, base_term: int, terms: Sequence[int], sizes: Sequence[int]):
         self.base, self.base_term = base, base_term
         self.terms, self.sizes = list(terms), list(sizes)
-
-    @property
-    def last(self) -> int:
-        return self.base + len(self.terms)
+        self.last = base + len(terms)
+        """Kept rather than counted: nothing is asked for more often."""
 
     @property
     def last_term(self) -> int:
@@ -48,12 +46,14 @@ class LogView:
         for entry in entries:
             self.terms.append(entry.term)
             self.sizes.append(len(entry.body))
+        self.last += len(entries)
 
     def truncate(self, first: int) -> None:
         """Drop all from this index on."""
         assert first > self.base, (first, self.base)
         del self.terms[first - self.base - 1 :]
         del self.sizes[first - self.base - 1 :]
+        self.last = self.base + len(self.terms)
 
     def compact(self, index: int) -> None:
         """Forget the entries up to this index, which is in the log."""
@@ -65,7 +65,7 @@ class LogView:
 
     def reset(self, index: int, term: int) -> None:
         """Begin anew behind a snapshot."""
-        self.base, self.base_term = index, term
+        self.base, self.base_term, self.last = index, term, index
         self.terms, self.sizes = [], []
 
     def last_not_after(self, index: int, term: int) -> int:

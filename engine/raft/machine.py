@@ -348,7 +348,7 @@ class Raft:
 
     def ready(self) -> Ready:
         self.role.flush()
-        writes = self._take_writes()
+        writes = self._take_writes() if self._writes or self._dirty else ()
         last = self._applicable()
         if last > self.applied:
             self._applies.append(Span(self.applied, last, False))
@@ -369,8 +369,6 @@ class Raft:
         """The term and vote first: no entry is ever of a later term than the one on the disk."""
         if self._dirty:
             self._writes.insert(0, State(self.settings.group, self.term, self.vote))
-        if not self._writes:
-            return ()
         self.written += 1
         if self._dirty:
             self._dirty, self.state_ticket = False, self.written
@@ -387,7 +385,7 @@ class Raft:
         for _, pending, _ in self._pending:
             assert pending <= last, self
         assert log.last_term <= self.term, self
-        assert len(log.sizes) == len(log.terms), self
+        assert len(log.sizes) == len(log.terms) == last - log.base, self
         self.role.check()
 
     def __repr__(self) -> str:

@@ -26,6 +26,8 @@ class Reads:
 
     def begin(self) -> None:
         """Confirm what can be, and ask for what came since."""
+        if not self._asked and not self._waiting:
+            return
         self._confirm()
         raft = self._leader.raft
         # Before an entry of its own term is committed a leader does not know what is.

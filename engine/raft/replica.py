@@ -11,15 +11,16 @@ import random
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.contract import Event, Nanos, Ready, World
+from engine.contract import Event, Link, Nanos, Ready, World
 from engine.errors import EngineError, RefusedError, UsageError
 from engine.raft.front import Front
 from engine.raft.leader import Leader
 from engine.raft.machine import Raft
 from engine.raft.membership import founders, pack, unpack
 from engine.raft.requests import SUBMIT, Seat, Status
+from engine.raft.sane import CarefulRaft
 from engine.raft.server import Limits, RaftServer, recover
 from engine.raft.settings import LAN, MILLISECOND, Settings, Timing
 from engine.record import Record
@@ -30,6 +31,9 @@ from engine.storage.home import Home
 from engine.storage.log import Log, LogSettings, NoSpace
 from engine.storage.snapshots import Snapshots
 from engine.wire.endpoint import Listener
+
+if TYPE_CHECKING:
+    from engine.raft.trace import Trace
 
 GROUP = 1
 SLOW_TURN: Nanos = 10 * MILLISECOND
@@ -86,6 +90,8 @@ class Replica(RaftServer):
     def turn(self) -> Nanos | None:
         begin = monotonic_ns()
         wake_at = super().turn()
+        if self.front.waits_for_room:  # it has just been made
+            wake_at = super().turn()
         self.turns += 1
         took = monotonic_ns() - begin
         if took > SLOW_TURN:
@@ -123,6 +129,10 @@ class Replica(RaftServer):
     def _tell(self, what: str) -> None:
         self._was = what
         say(f"member {self.raft.me} {what}")
+
+    def answer(self, link: Link, kind: int, body: bytes) -> None:
+        """Answer a client that asked in bulk, or an operator, with an encoded message."""
+        self.world.answer(link, kind, body)
 
     def tail(self, first: int, last: int) -> tuple[Entry, ...]:
         """Entries of the log; none if there are none between."""
@@ -189,7 +199,7 @@ class Replica(RaftServer):
             "turns": self.turns,
             "slow_turns": self.slow_turns,
             "elections_won": self.elections,
-            "malformed": self.front.malformed,
+            "malformed": self.front.malformed + getattr(self.raft, "malformed", 0),
             **self.front.outcomes,
         }
         for name, listener in zip(ENDPOINTS, self.world.listeners, strict=True):
@@ -206,6 +216,7 @@ def serve(plan: Plan) -> None:
     home = Home(plan.folder)
     listeners: list[Listener] = []
     world: DurableWorld | None = None
+    trace: Trace | None = None
     try:
         log = _opened(home, plan)
         snapshots = Snapshots(home.log, GROUP)
@@ -213,21 +224,25 @@ def serve(plan: Plan) -> None:
         _refuse_if_alone(home, recovered)
         settings = Settings(home.member, GROUP, timing=plan.timing)
         incarnation = new_incarnation()
-        raft = Raft(settings, recovered, kept, random.Random(incarnation ^ home.member))
+        raft = CarefulRaft(settings, recovered, kept, random.Random(incarnation ^ home.member))
         listeners += _listeners(home, plan)
         works: list[Replica] = []
         world = DurableWorld(
-            log, lambda work: works[0].work(work), *listeners,
+            log, home.log, lambda work: works[0].work(work), *listeners,
             role="replica", incarnation=incarnation, token=plan.token, via=plan.via,
         )  # fmt: skip
         replica = Replica(raft, world, log, snapshots, Front(), plan.limits)
         works.append(replica)
+        if plan.trace:
+            trace = _traced(replica, plan.trace)
         addresses = dict(zip(ENDPOINTS, (one.address for one in listeners), strict=True))
         replica.clients = addresses["clients"]
         for finding in log.findings:
             say(str(finding))
         what = f"member {home.member} serves"
         run(replica, world, what, addresses["peers"], plan.as_json, member=home.member, **addresses)
+        if trace is not None:
+            trace.close()
     except OSError as error:
         raise EngineError(
             f"The disk of {plan.folder} fails ({error}): the member ended, since what is on it is "
@@ -240,6 +255,15 @@ def serve(plan: Plan) -> None:
             for listener in listeners:
                 listener.close()
         home.close()
+
+
+def _traced(replica: Replica, path: str) -> Trace:
+    """All that it does is noted from here on."""
+    from engine.raft.trace import Trace, traced
+
+    trace = Trace(path)
+    traced(replica, trace)
+    return trace
 
 
 def _opened(home: Home, plan: Plan) -> Log:

@@ -7,7 +7,7 @@
 from engine.record import Record
 from engine.wire.codec import message
 
-SUBMIT = 144
+SUBMIT, SUBMITTED = 144, 145
 COMMAND_BYTES_MAX = 1 << 20
 
 
@@ -22,7 +22,7 @@ class Submit(Record):
     command: bytes
 
 
-@message(145)
+@message(SUBMITTED)
 class Submitted(Record):
     """By `sender`: (number of the request, which command of the log it became, from 1)."""
 

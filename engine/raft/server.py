@@ -38,12 +38,17 @@ from engine.raft.snapshots import Kept
 from engine.record import Record
 from engine.storage.entries import Base, Entry, GroupLog, Position
 from engine.storage.log import Log
+from engine.storage.segments import full
 from engine.storage.snapshots import Snapshot, SnapshotReceiver, Snapshots, SnapshotWriter
 
 APPLY_BYTES: int = 1 << 20
 """Bodies handed to the state machine at a time."""
 LOOK_AGAIN: Nanos = SECOND // 10
 """A full disk is looked at again after this time."""
+STEP_EVERY: Nanos = SECOND // 200
+"""From one step of what the log does behind the writes to the next: it shares their disk."""
+HURRY = 4
+"""Unless there is only room for so many times the reserve."""
 MAINTAIN_EVERY = 16
 """Groups of writes, after which the log is asked whether something is to be done behind them."""
 
@@ -141,7 +146,10 @@ class RaftServer(Server):
         self._job = 0
         # A short life may end before the next time, so each begins with it.
         self._unmaintained, self._maintaining = MAINTAIN_EVERY, False
+        self._more = False
+        self._step_at: Nanos = 0
         self._look_at: Nanos = 0
+        self._snapshot_at: Nanos = 0
 
     # --- what arrives ----------------------------------------------------------------------------
 
@@ -173,12 +181,13 @@ class RaftServer(Server):
         work = self._jobs.pop(event.job)
         if type(work) is Maintain:
             self._look_at_room = True
-            self._maintaining = bool(event.result)
+            self._maintaining, self._more = False, bool(event.result)
             self._tried = not event.result
-            if event.result:
-                self._start(Maintain())
+            hurry = self.log.room() <= HURRY * self.limits.reserve
+            self._step_at = self.world.now() + (0 if hurry else STEP_EVERY)
         elif event.error:
-            self._writer = self._pieces = None  # no space: the next one comes when it is due
+            self._writer = self._pieces = None  # no space: another one comes after a while
+            self._snapshot_at = self.world.now() + LOOK_AGAIN
         elif type(work) is WritePiece:
             self._next_piece()
         elif type(work) is CloseSnapshot:
@@ -190,7 +199,7 @@ class RaftServer(Server):
 
     def complete(self, sends: Iterable[Send]) -> Iterable[Send]:
         self.log.tell()  # nothing has left yet that rests on what has become durable
-        return [self._complete(send) for send in sends]
+        return [self._complete(send) for send in sends] if sends else sends
 
     def _complete(self, send: Send) -> Send:
         message = send.message
@@ -228,7 +237,8 @@ class RaftServer(Server):
         if ready.writes:
             self._unmaintained += 1
             self._look_at_room = True
-        self._maintain_if_due()
+        if self._more or self._unmaintained >= MAINTAIN_EVERY or not self._room:
+            self._maintain_if_due()
         self._snapshot_if_due()
 
     def _apply(self, span: Span) -> None:
@@ -252,12 +262,27 @@ class RaftServer(Server):
     # --- snapshots -------------------------------------------------------------------------------
 
     def _snapshot_if_due(self) -> None:
+        every = self.limits.snapshot_every
+        if self._pieces is not None or not 0 < every <= self.applied:
+            return
         kept = self.machine.snapshots.kept
-        behind = self.applied - (kept[0].last if kept else 0)
-        if self._pieces is None and 0 < self.limits.snapshot_every <= behind:
+        if not kept or self.applied - kept[0].last >= every:
+            self._begin_snapshot()
+
+    def _begin_snapshot(self) -> None:
+        """If there is space for one, or was when it was last looked."""
+        now = self.world.now()
+        if now < self._snapshot_at:
+            return
+        try:
             self._writer = self.snapshots.writer(*self._covers())
-            self._pieces = self.state.pieces()
-            self._next_piece()
+        except OSError as error:
+            if not full(error):
+                raise
+            self._snapshot_at = now + LOOK_AGAIN
+            return
+        self._pieces = self.state.pieces()
+        self._next_piece()
 
     def _covers(self) -> tuple[int, int, bytes]:
         """(last entry, its term, the members as of it) of a snapshot that is taken now."""
@@ -272,10 +297,14 @@ class RaftServer(Server):
     def _maintain_if_due(self) -> None:
         """Now and then, since a segment takes many groups of writes; and while the disk is full,
         to see when it is not."""
-        if self._maintaining or (self._room and self._unmaintained < MAINTAIN_EVERY):
+        if self._maintaining:
             return
         now = self.world.now()
-        if self._unmaintained >= MAINTAIN_EVERY or now >= self._look_at:
+        if self._more:
+            due = now >= self._step_at
+        else:
+            due = self._unmaintained >= MAINTAIN_EVERY or now >= self._look_at
+        if due:
             self._unmaintained, self._maintaining = 0, True
             self._look_at = now + LOOK_AGAIN
             self._start(Maintain())

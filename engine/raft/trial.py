@@ -13,7 +13,7 @@ asked within a few elections: safety first, then liveness.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from engine.contract import SECOND, Nanos
 from engine.kernels.checksum import crc32c
@@ -213,8 +213,10 @@ class RaftCluster(PlannedCluster):
         return process
 
     def nodes(self) -> list[Node]:
-        """All that live, by their names."""
-        return [node for name in self.members if (node := self.node(name)) is not None]
+        """All that live, in the order of their names."""
+        known = self.processes
+        lives = [known[name] for name in self.members if name in known and known[name].alive]
+        return cast("list[Node]", lives)
 
     def leader(self) -> Node | None:
         """The one of the latest term that believes to lead."""
@@ -375,8 +377,7 @@ class RaftCluster(PlannedCluster):
     def run(self) -> None:
         """Until calm; then whoever can lead must, and decide one more command everywhere."""
         election = self.plan["timing"].election_max
-        while self.timeline.now <= self.calm_at + election:
-            assert self.timeline.step()
+        self.timeline.pass_by(self.calm_at + election)
         if self._can_decide():
             self._decide(self.calm_at + PATIENCE * election)
             self.seen["live"] += 1

@@ -269,6 +269,7 @@ def _log_not_truncated(original: Any) -> Any:
         terms, sizes = list(self.log.terms), list(self.log.sizes)
         original(self, index, term, config)
         self.log.terms, self.log.sizes = terms, sizes
+        self.log.last = self.log.base + len(terms)
 
     return restart
 

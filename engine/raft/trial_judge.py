@@ -107,7 +107,10 @@ class Judge:
         """The last index that any member has committed, or acknowledged."""
 
     def disk(self, member: int) -> Disk:
-        return self.disks.setdefault(member, Disk())
+        disk = self.disks.get(member)
+        if disk is None:
+            disk = self.disks[member] = Disk()
+        return disk
 
     # --- the disk --------------------------------------------------------------------------------
 

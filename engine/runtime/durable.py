@@ -1,19 +1,21 @@
 """The real world of a service that keeps a log: sockets, a clock, a disk, and threads for it.
 
-Writing happens in the loop, syncing in a thread of its own (`syncer`), long work in another one
-(`worker`). So a disk that takes a second for a sync delays what waits for it and nothing else:
-heartbeats leave in time.
+Writing happens in the loop, syncing in a thread of its own (`engine.kernels.syncer`), long work
+in another one (`worker`). So a disk that takes a second for a sync delays what waits for it and
+nothing else: heartbeats leave in time.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from engine.contract import Durable, Event, Job, Write
-from engine.runtime.syncer import Syncer
+from engine.kernels.syncer import Syncer
 from engine.runtime.worker import Worker
 from engine.runtime.world import SocketWorld
+from engine.storage.directory import Folder, FolderFile
 from engine.storage.log import Log
 from engine.wire.endpoint import Listener
 
@@ -26,12 +28,20 @@ class DurableWorld(SocketWorld):
     """
 
     def __init__(
-        self, log: Log, work: Callable[[Any], Any], *listeners: Listener, **who: Any
+        self,
+        log: Log,
+        folder: Folder,
+        work: Callable[[Any], Any],
+        *listeners: Listener,
+        **who: Any,
     ) -> None:
+        """`folder` is the one of the log."""
         super().__init__(*listeners, **who)
-        self.log = log
-        self._written = self._durable = self._mark = 0
-        self._syncer = Syncer(self._sync)
+        self.log, self._folder = log, folder
+        self._written = self._durable = 0
+        self._marks: deque[tuple[int, int]] = deque()
+        """Of tickets that are not durable yet: how far they reach in the log."""
+        self._syncer = Syncer()
         self._worker = Worker(work)
         self._watch(self._syncer)
         self._watch(self._worker)
@@ -41,8 +51,10 @@ class DurableWorld(SocketWorld):
         events: list[Event] = []
         durable = self._syncer.durable()
         if durable > self._durable:
-            self._durable = durable
-            self.log.settle(self._mark, tell=False)
+            self._durable, mark = durable, 0
+            while self._marks and self._marks[0][0] <= durable:
+                mark = self._marks.popleft()[1]
+            self.log.settle(mark, tell=False)
             events.append(Durable(durable))
         events += self._worker.results()
         return events + super().drain(frames, size)
@@ -51,7 +63,10 @@ class DurableWorld(SocketWorld):
         """Into the log, in one batch, and on to the thread that syncs."""
         self.log.append([write.record for write in group])
         self._written += 1
-        self._syncer.submit(self._written)
+        mark, files, names = self.log.begin_sync()
+        self._marks.append((self._written, mark))
+        fds = tuple([cast(FolderFile, file).fileno() for file in files])
+        self._syncer.submit(self._written, fds, self._folder.fileno() if names else -1)
         return self._written
 
     def start(self, job: Job) -> None:
@@ -62,7 +77,5 @@ class DurableWorld(SocketWorld):
         self._worker.close()
         self._syncer.close()
         self.log.close()
+        self._folder.close()
         super().close(linger_ms)
-
-    def _sync(self) -> None:
-        self._mark = self.log.sync()

@@ -33,10 +33,6 @@ class Syncer:
         """Readable when `durable` has news."""
         return self._read
 
-    def pollables(self) -> tuple[int]:
-        """The same, for a world that waits for several things."""
-        return (self._read,)
-
     def submit(self, ticket: int) -> None:
         """All that was written before this call is to be durable as `ticket`; tickets only grow."""
         with self._condition:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from engine.contract import PEER, SECOND, Event, Job, Linked, Nanos, Send, Write
+from engine.contract import PEER, SECOND, Event, Job, Link, Linked, Nanos, Send, Write
 from engine.errors import EngineError
 from engine.wire.endpoint import Listener, Outgoing
 
@@ -57,6 +57,8 @@ class SocketWorld:
         self._kept: frozenset[str] = frozenset()
         self._gone: list[Event] = []
         self._poller = zmq.Poller()
+        self._ready: set[Any] | None = None
+        """What is readable by the last `wait`; None: not known, so look at all."""
         for listener in listeners:
             self._watch(listener)
 
@@ -67,14 +69,17 @@ class SocketWorld:
     def drain(self, frames: int, size: int) -> list[Event]:
         """From those who dialed in, listener by listener, then from peers."""
         events, self._gone = self._gone, []
+        ready, self._ready = self._ready, None
         for listener in self.listeners:
-            events += listener.drain(frames, size)
+            if ready is None or listener.restless or not ready.isdisjoint(listener.pollables()):
+                events += listener.drain(frames, size)
         for address, outgoing in self._peers.items():
-            events += outgoing.drain(frames)
-            if outgoing.refusal is None:
-                self.refusals.pop(address, None)
-            else:
-                self.refusals[address] = outgoing.refusal
+            if ready is None or outgoing.wake_at or not ready.isdisjoint(outgoing.pollables()):
+                events += outgoing.drain(frames)
+                if outgoing.refusal is None:
+                    self.refusals.pop(address, None)
+                else:
+                    self.refusals[address] = outgoing.refusal
         return events
 
     def send(self, sends: Iterable[Send]) -> None:
@@ -85,6 +90,10 @@ class SocketWorld:
                 self._of_role[link.role].send(link, message)
             elif (outgoing := self._peer(link.principal)) is not None:
                 outgoing.send(message)
+
+    def answer(self, link: Link, kind: int, body: bytes) -> None:
+        """A message that is encoded already, to whoever dialed in and asked in bulk."""
+        self._of_role[link.role].answer(link, kind, body)
 
     def write(self, group: Sequence[Write]) -> int:
         """There is no disk in this world."""
@@ -105,7 +114,9 @@ class SocketWorld:
         timeout = WAIT_MS_MAX
         if times:
             timeout = min(timeout, max(0, -(-(min(times) - now) // 1_000_000)))
-        self._poller.poll(timeout)
+        ready = self._poller.poll(timeout)
+        # Looking into a socket that has nothing costs more than taking a message from one that has.
+        self._ready = {source for source, _ in ready} if ready else None
         self._let_go(now)
 
     def close(self, linger_ms: int = 0) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from engine.contract import (
@@ -83,7 +84,8 @@ class Process(Server):
         raise AssertionError(f"{self.name} has no long work, and starts {job}")
 
     def point(self, name: str) -> None:
-        if self.alive and self.cluster.dies_at(self, name):
+        cluster = self.cluster
+        if cluster.crash_point and self.alive and cluster.dies_at(self, name):
             raise Crashed(name)
 
     def hear(self, event: Event | Any) -> None:
@@ -209,7 +211,7 @@ class Cluster:
             process.live_by(clock)
 
     def dies_at(self, process: Process, point: str) -> bool:
-        if self.crash_point == 0 or not self.mortal(process):
+        if not self.mortal(process):
             return False
         dies = self.timeline.chance(self.crash_point)
         self.seen[f"died {point}"] += dies
@@ -237,8 +239,8 @@ class Cluster:
             return
         pipe = (source.link.node, destination.link.node)
         # As bytes: what does not survive the codec must not survive here.
-        self.network.send(pipe, lambda sent: self._deliver(line, destination, via, sent),
-                          encode(message))  # fmt: skip
+        deliver = partial(self._deliver, line, destination, via)
+        self.network.send(pipe, deliver, encode(message))
 
     def _deliver(self, line: _Line, to: Process, via: Link, sent: tuple[int, bytes]) -> None:
         if line.open:

@@ -58,6 +58,15 @@ class Timeline:
         action(*arguments)
         return True
 
+    def pass_by(self, when: Nanos) -> None:
+        """Let things happen until it is later than this. There must be enough of them."""
+        heap = self._heap
+        while self.now <= when:
+            if self.stop is not None and self.stop():
+                raise Stopped
+            self.now, _, action, arguments = heappop(heap)
+            action(*arguments)
+
     def chance(self, probability: float) -> bool:
         """True with this probability; draws nothing for 0."""
         return probability > 0 and self.rng.random() < probability

@@ -70,18 +70,24 @@ class FolderFile:
         return read_at(self._fd, size, offset)
 
     def write(self, offset: int, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
-        for begin in range(0, len(pieces), PIECES_MAX):
-            some = pieces[begin : begin + PIECES_MAX]
-            wanted = sum(map(len, some))
-            done = os.pwritev(self._fd, some, offset)
-            if done < wanted:
-                with memoryview(b"".join(some)) as left:
-                    while done < wanted:
-                        done += os.pwrite(self._fd, left[done:], offset + done)
-            offset += wanted
+        if len(pieces) > PIECES_MAX:
+            for begin in range(0, len(pieces), PIECES_MAX):
+                some = pieces[begin : begin + PIECES_MAX]
+                self.write(offset, some)
+                offset += sum(map(len, some))
+            return
+        wanted = sum(map(len, pieces))
+        done = os.pwritev(self._fd, pieces, offset)
+        if done < wanted:
+            with memoryview(b"".join(pieces)) as left:
+                while done < wanted:
+                    done += os.pwrite(self._fd, left[done:], offset + done)
 
     def sync(self) -> None:
         sync_file(self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
 
     def close(self) -> None:
         """A second call does nothing."""
@@ -94,7 +100,7 @@ class Folder:
     """A `Directory` of the real file system. The folder is there already."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, self._fd = path, -1
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.path))
@@ -117,3 +123,15 @@ class Folder:
 
     def sync(self) -> None:
         sync_directory(self.path)
+
+    def fileno(self) -> int:
+        """Of the folder itself, to be synced by who may not open one; open until `close`."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def close(self) -> None:
+        """A second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -89,6 +89,11 @@ class Group:
         return self.behind.last + 1
 
     @property
+    def last(self) -> int:
+        """The index of the last entry."""
+        return self.behind.last + len(self.terms)
+
+    @property
     def end(self) -> Position:
         if not self.terms:
             return self.behind
@@ -217,7 +222,9 @@ class Group:
         batch.base(self.number, self.base.last, self.base.term, self.base.config, anew)
 
     def put_state(self, batch: Batch) -> None:
-        term, index = self.end
+        term, index = self.behind
+        if self.terms:
+            term, index = self.terms[-1], index + len(self.terms)
         batch.state(self.number, index, term, self.term, self.vote)
 
     def put_lost(self, batch: Batch) -> None:
@@ -232,13 +239,9 @@ class Group:
 
     # --- what it needs ---------------------------------------------------------------------------
 
-    def oldest(self) -> int:
-        """The position of the oldest entry."""
-        return self.positions[0] if self.positions else NOTHING
-
     def pin(self, position: int) -> None:
         """What is needed once all before `position` is durable."""
-        oldest = self.oldest()
+        oldest = self.positions[0] if self.positions else NOTHING  # that is, its position
         if not self.pins or self.pins[-1][1] != oldest:
             self.pins.append((position, oldest))
 
@@ -247,3 +250,24 @@ class Group:
         while len(self.pins) > 1 and self.pins[1][0] <= durable:
             self.pins.popleft()
         return min((oldest for _, oldest in self.pins), default=NOTHING)
+
+
+class Cache:
+    """Entries that are also in memory, of all groups: the last that were written."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._spans: deque[tuple[Group, Span, int]] = deque()
+        self._bytes = 0
+
+    def add(self, group: Group, first: int, entries: tuple[Entry, ...], size: int) -> None:
+        """Keep these, which take so many bytes in the log, and let go of the oldest if need be."""
+        span = Span(first, entries)
+        group.spans.append(span)
+        self._spans.append((group, span, size))
+        self._bytes += size
+        while self._bytes > self._limit:
+            group, span, size = self._spans.popleft()
+            self._bytes -= size
+            if group.spans and group.spans[0] is span:
+                group.spans.popleft()

@@ -13,15 +13,13 @@ leaves things as they were.
 from __future__ import annotations
 
 import threading
-from array import array
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from engine.kernels.records import Batch, measure
 from engine.storage.directory import Directory, File
 from engine.storage.entries import Append, Base, Entry, GroupLog, Position, State
-from engine.storage.groups import Columns, Group, Span, bytes_of
+from engine.storage.groups import Cache, Columns, Group, bytes_of
 from engine.storage.reading import fitting, load
 from engine.storage.records import (
     HEAD_BYTES,
@@ -84,8 +82,7 @@ class Log:
         self._before: tuple[int, ...] = ()
         """The groups of the last batch, and of the one before."""
         self._reserve = min(RESERVE_MAX, settings.segment_bytes // 4)
-        self._cached: deque[tuple[Group, Span, int]] = deque()
-        self._cached_bytes = 0
+        self._cache = Cache(settings.cache_bytes)
         self._lock = threading.Lock()
         self._dirty: set[int] = set()
         self._names_changed = False
@@ -133,7 +130,7 @@ class Log:
             if tail:
                 first = group.end.last + 1 - len(tail)
                 positions, _, _, _ = batch.entries(group.number, first, tail)
-                group.positions[len(group.positions) - len(tail) :] = array("Q", positions)
+                group.positions[len(group.positions) - len(tail) :] = positions
             group.put_state(batch)
             group.put_lost(batch)
         told = Batch(states, segment.seed, batch.position, batch.previous, batch.position)
@@ -176,10 +173,14 @@ class Log:
 
         NoSpace without any effect; OSError.
         """
-        touched = tuple(dict.fromkeys(write.group for write in group_of_writes))
-        told = tuple(dict.fromkeys((*touched, *self._batch)))
-        size = sum(map(bytes_of, group_of_writes)) + STATE_BYTES * len(told)
-        plain = any(isinstance(write, Append) for write in group_of_writes)
+        touched = tuple(dict.fromkeys([write.group for write in group_of_writes]))
+        told = touched
+        if touched != self._batch:
+            told = tuple(dict.fromkeys((*touched, *self._batch)))
+        size, plain = STATE_BYTES * len(told), False
+        for write in group_of_writes:
+            size += bytes_of(write)
+            plain = plain or isinstance(write, Append)
         with self._lock:
             batch = self._make_room(size, plain)
             for write in group_of_writes:
@@ -187,7 +188,6 @@ class Log:
             for number in told:
                 self._groups[number].put_state(batch)
             self._write(batch, touched)
-        self._evict()
         return self._end
 
     def forget(self, number: int, lost: Position) -> None:
@@ -211,19 +211,16 @@ class Log:
         if group is None:
             group = self._groups[write.group] = Group(write.group)
         if isinstance(write, Append):
-            first, entries = write.first, write.entries
-            if not entries or not group.base.last < first <= group.first + len(group.terms):
+            number, first, entries = write
+            if not entries or not group.base.last < first <= group.last + 1:
                 raise ValueError(f"{len(entries)} entries from {first} on, after {group.end}")
             begin = batch.position
-            positions, sizes, terms, configs = batch.entries(group.number, first, entries)
-            columns = Columns(array("Q", positions), array("I", sizes), array("Q", terms))
+            positions, sizes, terms, configs = batch.entries(number, first, entries)
+            columns = Columns(positions, sizes, terms)
             group.replace(first, columns, [(i, entries[i - first].body) for i in configs])
-            span = Span(first, entries)
-            group.spans.append(span)
-            self._cached.append((group, span, batch.position - begin))
-            self._cached_bytes += batch.position - begin
+            self._cache.add(group, first, entries, batch.position - begin)
         elif isinstance(write, State):
-            group.term, group.vote = write.term, write.vote
+            _, group.term, group.vote = write
             group.put_state(batch)
         else:
             batch.base(group.number, write.last, write.term, write.config)
@@ -231,23 +228,16 @@ class Log:
 
     def _write(self, batch: Batch, touched: tuple[int, ...]) -> None:
         """Write a batch behind what `_make_room` has prepared."""
-        pieces = [*self._before_batch, batch.data]
-        size = sum(map(len, pieces))
-        self._before_batch = []
-        self._active.file.write(offset_of(batch.position) - size, pieces)
-        self._dirty.add(self._active.number)
+        offset = 0 if self._before_batch else offset_of(self._end)
+        pieces, self._before_batch = [*self._before_batch, batch.data], []
+        active = self._active
+        active.file.write(offset, pieces)
+        self._dirty.add(active.number)
         self._end, self._chain = batch.position, batch.previous
         self._told, self._batch_end = batch.watermark, self._end
         self._before, self._batch = self._batch, touched
         for number in touched:
             self._groups[number].pin(self._end)
-
-    def _evict(self) -> None:
-        while self._cached_bytes > self._settings.cache_bytes:
-            group, span, size = self._cached.popleft()
-            self._cached_bytes -= size
-            if group.spans and group.spans[0] is span:
-                group.spans.popleft()
 
     # --- segments --------------------------------------------------------------------------------
 
@@ -260,7 +250,7 @@ class Log:
 
     def _head_bytes(self) -> int:
         """Bytes of what a segment begins with: all groups."""
-        return sum(group.head_bytes() for group in self._groups.values())
+        return sum([group.head_bytes() for group in self._groups.values()])
 
     def _make_room(self, size: int, plain: bool) -> Batch:
         """A batch of `size` bytes where the log goes on, in a new segment if need be. NoSpace.
@@ -269,8 +259,15 @@ class Log:
         """
         if self._failed is not None:
             raise self._failed
-        head = self._head_bytes()
         rest = self._active.limit - self._end - size
+        if rest < 0 or (plain and rest < self._reserve):
+            self._go_on(size, plain, rest)
+        active = self._active
+        return Batch(size, active.seed, self._end, self._chain, self._durable)
+
+    def _go_on(self, size: int, plain: bool, rest: int) -> None:
+        """The active segment is at its end: see to it that there is another one. NoSpace."""
+        head = self._head_bytes()
         more = 2 * HEADER_BYTES + head + size
         wanted = min(self._settings.segment_bytes, SMALL_SEGMENT)
         if plain and rest < self._reserve:
@@ -284,7 +281,6 @@ class Log:
                 spare = self._spares.take(head + size)
             assert spare is not None, "one of that size was made"
             self._rotate(*spare, head)
-        return Batch(size, self._active.seed, self._end, self._chain, self._durable)
 
     def _rotate(self, name: str, file: File, size: int, head: int) -> None:
         """Make a spare the active segment; its beginning is written together with its first batch.
@@ -308,15 +304,21 @@ class Log:
 
     # --- durability ------------------------------------------------------------------------------
 
-    def sync(self) -> int:
-        """Sync all that was appended before the call: its mark. OSError: the process ends."""
+    def begin_sync(self) -> tuple[int, list[File], bool]:
+        """What a sync has to cover now: the mark, the files, whether names have changed as well.
+
+        Whoever asks syncs all of that, the folder last, before the mark is settled.
+        """
         if self._failed is not None:
             raise self._failed
         with self._lock:
-            mark = self._end
             dirty, self._dirty = self._dirty, set()
             names, self._names_changed = self._names_changed, False
-            files = [self._segments[number].file for number in sorted(dirty)]
+            return self._end, [self._segments[number].file for number in sorted(dirty)], names
+
+    def sync(self) -> int:
+        """Sync all that was appended before the call: its mark. OSError: the process ends."""
+        mark, files, names = self.begin_sync()
         try:
             for file in files:
                 file.sync()
@@ -373,9 +375,9 @@ class Log:
         if first > last:
             return ()
         known = self._groups[group]
-        if first < known.first or last > known.end.last:
+        if first < known.first or last > known.last:
             raise ValueError(
-                f"entries {first} to {last} of a log from {known.first} to {known.end.last}"
+                f"entries {first} to {last} of a log from {known.first} to {known.last}"
             )
         last = fitting(known, first, last, limit)
         cached = known.cached(first, last)

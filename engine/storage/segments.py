@@ -55,11 +55,13 @@ def full(error: OSError) -> bool:
 class Segment:
     """An open segment; `header` is None if neither copy of it verifies."""
 
-    __slots__ = ("file", "header", "number", "seed", "size")
+    __slots__ = ("file", "header", "limit", "number", "seed", "size")
 
     def __init__(self, number: int, file: File, header: Header | None, size: int) -> None:
         self.number, self.file, self.header, self.size = number, file, header, size
         self.seed = seed_of(header.salt) if header is not None else 0
+        self.limit = place(number, size - HEADER_BYTES)
+        """The position that its last record must not go beyond."""
 
     @property
     def name(self) -> str:
@@ -69,11 +71,6 @@ class Segment:
     def start(self) -> int:
         """The position of its first record."""
         return start_of(self.number)
-
-    @property
-    def limit(self) -> int:
-        """The position that its last record must not go beyond."""
-        return place(self.number, self.size - HEADER_BYTES)
 
 
 def capacity(size: int) -> int:
@@ -163,12 +160,12 @@ class Spares:
 
     @property
     def lacking(self) -> int:
-        """Spares that are still to be made."""
-        return self.wanted - len(self.ready)
+        """Spares that are still to be made; what was made in haste is smaller, and does not count."""
+        return self.wanted - sum(size >= self.size for _, _, size in self.ready)
 
     def room(self, head: int) -> int:
         """Bytes of records that the ready ones take, if each begins with `head` bytes."""
-        return sum(max(0, capacity(size) - head) for _, _, size in self.ready)
+        return sum([max(0, capacity(size) - head) for _, _, size in self.ready])
 
     def _create(self) -> tuple[str, File]:
         name = f"{SPARE}{self._next:08d}"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Collection
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from engine.record import Record
@@ -70,7 +71,7 @@ class Form(Record):
 class Plan:
     """The fields of one class, compiled."""
 
-    __slots__ = ("cls", "deep", "forms", "outer")
+    __slots__ = ("cls", "deep", "forms", "outer", "rest", "scalars", "simple")
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
@@ -79,6 +80,11 @@ class Plan:
         """Type of each field, if all are flat and of one type each."""
         self.deep: tuple[tuple[int, Check], ...] = ()
         """Then, the fields whose type does not say everything."""
+        self.scalars: tuple[type | None, ...] = ()
+        """Else, the types of those fields that are scalars, which `simple` picks."""
+        self.simple: Callable[[Any], tuple[Any, ...]] = tuple
+        self.rest: tuple[int, ...] = ()
+        """And which fields are not."""
 
     def compile(self, unfinished: dict[type, Plan]) -> None:
         forms = [_form_of_field(self.cls, name, unfinished) for name in _fields(self.cls)]
@@ -89,6 +95,12 @@ class Plan:
                 for index, form in enumerate(forms)
                 if form.check and form.outer not in _SCALARS
             )
+        else:
+            simple = [at for at, form in enumerate(forms) if form.outer in _SCALARS]
+            if len(simple) > 1:
+                self.scalars = tuple(forms[at].outer for at in simple)
+                self.simple = itemgetter(*simple)
+                self.rest = tuple(at for at in range(len(forms)) if at not in simple)
         self.forms = tuple(forms)
 
     def load(self, values: Any, depth: int) -> Any:
@@ -116,12 +128,17 @@ class Plan:
 
     def _convert(self, way: str, values: tuple[Any, ...], depth: int) -> tuple[Any, ...]:
         deeper(depth)
-        done = []
-        for form, value in zip(self.forms, values, strict=True):
+        done = list(values)
+        assert len(done) == len(self.forms), self.cls
+        which: Collection[int] = range(len(done))
+        if tuple(map(type, self.simple(values))) == self.scalars:
+            which = self.rest  # scalars of the right type stay as they are
+        for at in which:
+            form = self.forms[at]
             try:
-                done.append((form.load if way == "load" else form.dump)(value, depth + 1))
+                done[at] = (form.load if way == "load" else form.dump)(values[at], depth + 1)
             except Mismatch as error:
-                name = _fields(self.cls)[len(done)]
+                name = _fields(self.cls)[at]
                 raise Mismatch(f"{self.cls.__name__}.{name}: {error}") from None
         return tuple(done)
 

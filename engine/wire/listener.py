@@ -35,6 +35,9 @@ FORGET_SECONDS = 60.0
 """A peer that was down for so long is taken to be gone for good. Most connections that break are
 back within a second, and whoever comes back later is refused with "link" and greets anew."""
 
+# Plain numbers: to combine two members of an enumeration takes as long as a send.
+NOW, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+RCVMORE = int(zmq.RCVMORE)
 _NODE_MAX = 1 << 32
 _INCARNATION_MAX = 1 << 62
 
@@ -82,6 +85,8 @@ class Listener:
         self._requests: list[tuple[Link, bytes]] = []
         self._proven: dict[bytes, tuple[bytes, Link]] = {}
         """The header of a bulk message, but for its length: (route, link) of whom it is from."""
+        self._ways: dict[Link, tuple[bytes, int]] = {}
+        """And back: (route, number of the link)."""
         self._peers: dict[int, _Peer] = {}
         self._seats: dict[tuple[str, int], int] = {}
         self._nonces: dict[tuple[str, bytes], int] = {}
@@ -92,6 +97,7 @@ class Listener:
         self._probes = 0
         self._ends = MonitoredSocket(zmq.ROUTER, ((zmq.ROUTER_MANDATORY, 1),))
         self._socket = self._ends.socket
+        self._pollables = self._socket, self._ends.monitor
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
@@ -106,7 +112,12 @@ class Listener:
 
     def pollables(self) -> tuple[Any, ...]:
         """What to wait on for reading (ZeroMQ sockets) before the next `drain`."""
-        return self._socket, self._ends.monitor
+        return self._pollables
+
+    @property
+    def restless(self) -> bool:
+        """To be drained even if nothing arrives."""
+        return self._probes > 0
 
     @property
     def links(self) -> list[Link]:
@@ -124,12 +135,12 @@ class Listener:
         receive = self._socket.recv
         while frames > 0 and size > 0:
             try:
-                route = receive(zmq.NOBLOCK)
+                route = receive(NOW)
             except zmq.Again:
                 break
             frame = receive()
-            if self._socket.getsockopt(zmq.RCVMORE):
-                while self._socket.getsockopt(zmq.RCVMORE):
+            if self._socket.getsockopt(RCVMORE):
+                while self._socket.getsockopt(RCVMORE):
                     receive()
                 self.counts["malformed"] += 1
             else:
@@ -153,6 +164,27 @@ class Listener:
         number = self._seats.get((link.role, link.node), 0)
         peer = self._peers.get(number)
         if peer is None or peer.link != link or not self._send(peer.route, number, value):
+            self.counts["lost"] += 1
+            return False
+        self.counts["sent"] += 1
+        return True
+
+    def answer(self, link: Link, kind: int, body: bytes) -> bool:
+        """`send` of a message that is encoded already, to who asked in bulk; the short way back."""
+        way = self._ways.get(link)
+        if way is None:
+            self.counts["lost"] += 1
+            return False
+        route, number = way
+        frame = envelope.pack(kind, self.cluster, number, body)
+        try:
+            self._socket.send(route, MORE)
+            self._socket.send(frame, NOW)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            if error.errno == zmq.EHOSTUNREACH:
+                self._gone(number)
             self.counts["lost"] += 1
             return False
         self.counts["sent"] += 1
@@ -275,6 +307,7 @@ class Listener:
         del self._nonces[peer.link.role, peer.nonce]
         self._down.pop(number, None)
         self._proven.pop(self._prefix(number), None)
+        self._ways.pop(peer.link, None)
 
     def _refuse(self, route: bytes, why: str, text: str) -> None:
         self.counts["refused"] += 1
@@ -283,8 +316,8 @@ class Listener:
     def _send(self, route: bytes, number: int, value: Any) -> bool:
         frame = frame_of(value, self.cluster, number)
         try:
-            self._socket.send(route, zmq.SNDMORE | zmq.NOBLOCK)
-            self._socket.send(frame, zmq.NOBLOCK)
+            self._socket.send(route, MORE)
+            self._socket.send(frame, NOW)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -298,6 +331,7 @@ class Listener:
         """It speaks, over a new connection or again."""
         if self._bulk is not None:
             self._proven[self._prefix(number)] = route, peer.link
+            self._ways[peer.link] = route, number
         if peer.route != route or not peer.up:
             self._peers[number] = peer._replace(route=route, up=True)
             if not peer.up:
@@ -310,6 +344,7 @@ class Listener:
             self._peers[number] = peer._replace(up=False)
             self._down[number] = monotonic()
             self._proven.pop(self._prefix(number), None)
+            self._ways.pop(peer.link, None)
             self._pending.append(Linked(peer.link, False))
 
     def _prefix(self, number: int) -> bytes:

@@ -415,6 +415,7 @@ def test_what_is_done_before_a_point_is_done(point: str, monkeypatch: pytest.Mon
         said.append(message)
         send(self, source, link, message)
 
+    scene.cluster.crash_point = 1.0
     monkeypatch.setattr(scene.cluster, "dies_at", dies_at)
     monkeypatch.setattr(Cluster, "send", noted)
     turns = len(scene.machines["client"].turns)

@@ -184,6 +184,19 @@ def test_syncs_and_maintenance_run_beside_appends(tmp_path: Path) -> None:
 # --- segments ------------------------------------------------------------------------------------
 
 
+def test_what_is_made_in_haste_does_not_stand_for_a_whole_spare() -> None:
+    """Else there was never room for much, and a member would say that its disk is full."""
+    whole = 4 << 20
+    log = opened(Memory(), LogSettings(whole, spare=1))
+    first, last, body = log.room(), 0, bytes(1000)
+    while log.room() <= first:  # until it makes a small one, since nobody has made another
+        log.append((Append(1, last + 1, (entry(1, body),) * 8),))
+        last += 8
+    while log.maintain():
+        pass
+    assert log.room() > whole
+
+
 def test_a_batch_larger_than_a_segment_has_one_of_its_own() -> None:
     folder = Memory()
     writer = Writer(opened(folder))

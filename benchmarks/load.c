@@ -1,0 +1,206 @@
+/* A closed loop of clients that is never the bottleneck: each keeps one request outstanding.
+ *
+ *     load LIBZMQ PROTOCOL ADDRESS SOCKETS CLIENTS SECONDS BYTES
+ *
+ * PROTOCOL is `engine` (a replica's clients' endpoint: it greets, then submits commands of BYTES) or
+ * `bare` (the loop of the limit: msgpack [1, number, key of 16, value of BYTES - 16] and no greeting).
+ * One JSON object on stdout. LIBZMQ is the library that pyzmq brings, so no headers are needed.
+ */
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { DEALER = 5, LINGER = 17, SNDHWM = 23, RCVHWM = 24, DONTWAIT = 1, POLLIN = 1 };
+typedef struct {
+    void *socket;
+    int fd;
+    short events, revents;
+} item;
+
+static void *(*ctx_new)(void), *(*socket_new)(void *, int);
+static int (*setsockopt_)(void *, int, const void *, size_t), (*connect_)(void *, const char *);
+static int (*send_)(void *, const void *, size_t, int), (*recv_)(void *, void *, size_t, int);
+static int (*poll_)(item *, int, long);
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+static int die(const char *why) {
+    fprintf(stderr, "load: %s\n", why);
+    exit(1);
+}
+
+static void big(uint8_t *at, uint64_t value, int bytes) {
+    for (int i = bytes - 1; i >= 0; i--, value >>= 8) at[i] = (uint8_t)value;
+}
+
+/* msgpack: an unsigned number, or the length of an array. */
+static const uint8_t *number(const uint8_t *at, uint64_t *value) {
+    uint8_t byte = *at++;
+    int bytes = 0;
+    if (byte < 0x80) return *value = byte, at;
+    if (byte >= 0x90 && byte < 0xa0) return *value = byte & 15, at;
+    if (byte >= 0xcc && byte <= 0xcf) bytes = 1 << (byte - 0xcc);
+    else if (byte == 0xdc || byte == 0xdd) bytes = byte == 0xdc ? 2 : 4;
+    else die("an answer that is not understood");
+    for (*value = 0; bytes; bytes--) *value = *value << 8 | *at++;
+    return at;
+}
+
+static int engine, clients, sockets;
+static size_t size;
+static uint8_t *frame, (*header)[28];
+static size_t length, id_at;
+static void **socket_of;
+static double *began, *took;
+static long done, taken, room;
+
+static void ask(int client) {
+    int at = client % sockets;
+    if (engine) memcpy(frame, header[at], 28);
+    big(frame + id_at, (uint64_t)client, 8);
+    began[client] = now();
+    if (send_(socket_of[at], frame, length, 0) < 0) die("a request was not taken");
+}
+
+static void answered(uint64_t client) {
+    if (client >= (uint64_t)clients) return;
+    done++;
+    if (taken < room) took[taken++] = now() - began[client];
+    ask((int)client);
+}
+
+/* The reason is the only text in it. */
+static void rejected(const uint8_t *at, int bytes) {
+    fprintf(stderr, "load: rejected: ");
+    for (int i = 0; i < bytes; i++)
+        if (at[i] >= ' ' && at[i] < 127) fputc(at[i], stderr);
+    fputc('\n', stderr);
+    exit(3);
+}
+
+static void take(const uint8_t *at, int bytes) {
+    uint64_t count, pairs, value, place;
+    if (!engine) {
+        at = number(at, &count);
+        number(at, &value);
+        answered(value);
+        return;
+    }
+    if (at[5] == 146) rejected(at + 28, bytes - 28);
+    if (at[5] != 145) die("an answer of another kind");
+    at = number(at + 28, &count);
+    at = number(at, &value); /* who answers */
+    at = number(at, &pairs);
+    while (pairs--) {
+        at = number(at, &count);
+        at = number(at, &value);
+        at = number(at, &place);
+        answered(value);
+    }
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Say hello, and keep the header that the welcome came with: cluster and link. */
+static void greet(int at, item *poll) {
+    static uint8_t answer[4096];
+    uint8_t hello[64] = "ENGW\1\1";
+    uint8_t *body = hello + 28, *end = body;
+    memcpy(end, "\x94\xa6" "client\xff\0\xc4\x10", 12), end += 12; /* role, node -1, incarnation 0 */
+    for (int i = 0; i < 16; i++) *end++ = (uint8_t)(rand() >> 7);
+    uint32_t bytes = (uint32_t)(end - body);
+    memcpy(hello + 24, &bytes, 4);
+    for (int tries = 0;; tries++) {
+        if (send_(socket_of[at], hello, 28 + bytes, 0) < 0) die("a hello was not taken");
+        if (poll_(poll, 1, 1000) > 0) break;
+        if (tries == 10) die("nobody answers");
+    }
+    if (recv_(socket_of[at], answer, sizeof answer, 0) < 28 || answer[5] != 4) die("not welcome");
+    memcpy(header[at], answer, 28);
+    header[at][5] = 144;
+    bytes = (uint32_t)(length - 28);
+    memcpy(header[at] + 24, &bytes, 4);
+}
+
+static void load_library(const char *path) {
+    void *library = dlopen(path, RTLD_NOW);
+    if (!library) die(dlerror());
+    ctx_new = dlsym(library, "zmq_ctx_new"), socket_new = dlsym(library, "zmq_socket");
+    setsockopt_ = dlsym(library, "zmq_setsockopt"), connect_ = dlsym(library, "zmq_connect");
+    send_ = dlsym(library, "zmq_send"), recv_ = dlsym(library, "zmq_recv");
+    poll_ = dlsym(library, "zmq_poll");
+}
+
+static void make_request(void) {
+    frame = calloc(1, size + 64);
+    uint8_t *at = frame + (engine ? 28 : 0);
+    *at++ = engine ? 0x92 : 0x94;
+    if (!engine) *at++ = 1;
+    *at++ = 0xcf;
+    id_at = (size_t)(at - frame), at += 8;
+    if (!engine) {
+        memcpy(at, "\xc4\x10" "k00000000000000x", 18), at += 18;
+        size -= 16;
+    }
+    *at++ = 0xc5, big(at, size, 2), at += 2;
+    memset(at, 7, size), at += size;
+    length = (size_t)(at - frame);
+}
+
+int main(int count, char **argument) {
+    if (count != 8) die("load LIBZMQ PROTOCOL ADDRESS SOCKETS CLIENTS SECONDS BYTES");
+    load_library(argument[1]);
+    engine = !strcmp(argument[2], "engine");
+    sockets = atoi(argument[4]), clients = atoi(argument[5]);
+    double seconds = atof(argument[6]);
+    size = (size_t)atol(argument[7]);
+    room = 1L << 23;
+    took = malloc(sizeof *took * (size_t)room);
+    began = calloc((size_t)clients, sizeof *began);
+    socket_of = calloc((size_t)sockets, sizeof *socket_of);
+    header = calloc((size_t)sockets, sizeof *header);
+    item *items = calloc((size_t)sockets, sizeof *items);
+    srand((unsigned)time(NULL) ^ (unsigned)clients << 16);
+    make_request();
+    void *context = ctx_new();
+    for (int at = 0; at < sockets; at++) {
+        int zero = 0;
+        socket_of[at] = items[at].socket = socket_new(context, DEALER);
+        items[at].events = POLLIN;
+        setsockopt_(socket_of[at], SNDHWM, &zero, sizeof zero);
+        setsockopt_(socket_of[at], RCVHWM, &zero, sizeof zero);
+        setsockopt_(socket_of[at], LINGER, &zero, sizeof zero);
+        if (connect_(socket_of[at], argument[3])) die("an address that cannot be dialed");
+        if (engine) greet(at, &items[at]);
+    }
+    static uint8_t answer[1 << 20];
+    double begin = now(), end = begin + seconds, warm = begin + seconds / 10, counted = 0;
+    long before = 0;
+    for (int client = 0; client < clients; client++) ask(client);
+    for (;;) {
+        double at = now();
+        if (!counted && at > warm) counted = at, before = done, taken = 0;
+        if (at > end) break;
+        if (poll_(items, sockets, 5000) <= 0) die("no answer for five seconds");
+        for (int i = 0; i < sockets; i++)
+            for (int bytes; items[i].revents; take(answer, bytes))
+                if ((bytes = recv_(socket_of[i], answer, sizeof answer, DONTWAIT)) < 0) break;
+    }
+    double wall = now() - counted;
+    qsort(took, (size_t)taken, sizeof *took, ascending);
+    if (!taken) die("nothing was done");
+    printf("{\"ops\": %.0f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"done\": %ld}\n",
+           (done - before) / wall, took[taken / 2] * 1e3, took[(long)(taken * .99)] * 1e3,
+           took[taken - 1] * 1e3, done);
+    return 0;
+}
