@@ -87,10 +87,11 @@ def test_sdist_holds_what_a_build_needs(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for path in (ROOT / "ext").iterdir():
-        if path.suffix in (".pyx", ".pxd", ".pxi", ".h", ".py"):
+        if path.suffix in (".pyx", ".pxd", ".pxi", ".h", ".c", ".py"):
             assert f"ext/{path.name}" in names
     assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "cmd/main.py"} <= names
-    assert not [name for name in names if name.endswith((".so", ".c", ".pyc"))]
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+    assert [name for name in names if name.endswith(".c")] == ["ext/power.c"]  # none is generated
 
 
 def test_wheel_holds_the_program_and_no_source(built: Built) -> None:
@@ -100,6 +101,8 @@ def test_wheel_holds_the_program_and_no_source(built: Built) -> None:
     for path in (ROOT / "ext").glob("*.pyx"):
         assert f"engine/kernels/{path.stem}{suffix}" in names
         assert f"engine/kernels/{path.stem}.pyi" in names
+    if sys.platform == "linux":
+        assert f"engine/kernels/power{suffix}" in names
     modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / "engine").rglob("*.py")]
     commands = [f"engine_cmd/{path.name}" for path in (ROOT / "cmd").glob("*.py")]
     assert {"engine/py.typed", *modules, *commands} <= names

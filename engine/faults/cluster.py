@@ -11,6 +11,9 @@ A process has a name and listens at `address(name)`. Nobody dials that directly:
 for every process that there may be, the proxy's door for this one link. What is not started yet can
 be named. On leaving, everything is killed and reaped, whatever state it is in; and a server that
 has crashed by itself fails the block, since others may have covered up for it.
+
+What is started with a `power` (`engine.faults.power`) is on a disk that can fail, and
+`kill(name, power=True)` takes what it had not synced.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import IO
 
-from engine.errors import ConnectionFailed, EngineError
+from engine.errors import ConnectionFailed, EngineError, UsageError
 from engine.faults.control import Proxy
+from engine.faults.power import Loss, Power
 from engine.wire.addresses import private_address
 
 START_SECONDS = 20.0
@@ -41,6 +45,7 @@ class Node:
         self.name, self.process, self.log = name, process, log
         self.told = False
         """Somebody was told how it ended."""
+        self.power: Power | None = None
 
     @property
     def running(self) -> bool:
@@ -103,11 +108,13 @@ class Cluster:
         reaches: Sequence[str] = (),
         kill_at: Sequence[str] = (),
         program: str = "engine_cmd.main",
+        power: Power | None = None,
     ) -> Node:
         """`engine ARGUMENTS --listen …` under this name; returns when it says that it serves.
 
         `reaches` are those that it may dial (default: all that were named). `kill_at` are crash
         points, and `program` is another one than `engine`, as `engine.faults.subject` takes them.
+        `power` watches the folder that this one writes to, and no other process does.
         ConnectionFailed, with what it said, if it ends instead.
         """
         if name in self._nodes:
@@ -123,9 +130,14 @@ class Cluster:
         command += [*points, "-m", program, *arguments, *flags]
         with open(log, "wb") as err:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env={**os.environ, **power.environment()} if power is not None else None,
             )
         node = self._nodes[name] = Node(name, process, log)
+        node.power = power
         self._await(node)
         return node
 
@@ -149,12 +161,17 @@ class Cluster:
         """The last that was started under this name."""
         return self._nodes[name]
 
-    def kill(self, name: str) -> None:
-        """SIGKILL, and reap it; fine if it is gone."""
+    def kill(self, name: str, *, power: bool = False) -> Loss | None:
+        """SIGKILL, and reap it; fine if it is gone. With `power` it loses that, and how much."""
         node = self._nodes[name]
         self._look_at(node)
         node.process.kill()
         node.process.wait()
+        if not power:
+            return None
+        if node.power is None:
+            raise UsageError(f"{name} was started without a power that it could lose.")
+        return node.power.lose()
 
     def stop(self, name: str) -> None:
         """SIGSTOP: it is there, and does nothing any more; fine if it is gone."""

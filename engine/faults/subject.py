@@ -1,10 +1,11 @@
 """Runs a program as a subject of experiments: `python -m engine.faults.subject … -m PROGRAM ARGS`.
 
 It ends with whoever started it, and by itself after `--live` seconds, so that nothing is left
-behind. `--kill-at POINT:N` ends it by SIGKILL when it passes a named crash point
-(`engine.contract.World.point`) for the N-th time. Programs themselves know nothing of this: it is a
-wrapper around their world, put there from outside. Whatever follows PROGRAM, a module's name or the
-path of a `.py` file, is the program's own.
+behind. `--kill-at POINT:N` ends it by SIGKILL when it passes a named crash point for the N-th
+time; `--list-points` says which there are (`engine.faults.points`). `--kill-at @FILE` lets whoever
+started it arm points while it runs (`engine.faults.points.Control`). Programs themselves know
+nothing of this: it is a wrapper around their world and their files, put there from outside.
+Whatever follows PROGRAM, a module's name or the path of a `.py` file, is the program's own.
 """
 
 from __future__ import annotations
@@ -13,13 +14,8 @@ import argparse
 import os
 import signal
 import sys
-from collections import Counter
 
 LIVE_SECONDS = 600
-POINTS = ("drained", "stepped", "written", "sent", "turned")
-"""What `engine.contract.Server.turn` passes, in this order; a world without a disk never writes."""
-
-Point = tuple[str, int]
 
 
 def main() -> None:
@@ -29,7 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="engine.faults.subject", allow_abbrev=False)
     parser.add_argument("--parent", type=int, required=True, help="pid of who starts it")
     parser.add_argument("--live", type=_count, default=LIVE_SECONDS, help="seconds")
-    parser.add_argument("--kill-at", type=_point, action="append", metavar="POINT:N")
+    parser.add_argument("--kill-at", type=_point, action="append", metavar="POINT:N|@FILE")
+    parser.add_argument("--list-points", action=_ListPoints)
     parser.add_argument("-m", dest="program", required=True)
     # By hand, because argparse would take the program's flags for its own.
     ours = sys.argv.index("-m") + 2 if "-m" in sys.argv else len(sys.argv)
@@ -37,7 +34,7 @@ def main() -> None:
     _tie_to(options.parent)
     signal.alarm(options.live)
     if options.kill_at:
-        _arm(frozenset(options.kill_at))
+        _arm(options.kill_at)
     sys.argv = [options.program, *sys.argv[ours:]]
     if options.program.endswith(".py"):
         runpy.run_path(options.program, run_name="__main__")
@@ -59,33 +56,37 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _point(text: str) -> Point:
-    """A point that never comes would be a test that attacks nothing, so it is an error."""
-    name, colon, count = text.partition(":")
-    if name not in POINTS:
-        raise argparse.ArgumentTypeError(f"there is no point {name!r}, only {', '.join(POINTS)}")
-    return name, _count(count) if colon else 1
+def _point(text: str) -> str:
+    from engine.faults.points import parse
+
+    if not text.startswith("@"):
+        try:
+            parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
-def _arm(points: frozenset[Point]) -> None:
-    from engine.contract import Machine, Server, World
+class _ListPoints(argparse.Action):
+    """Print all points, and end."""
 
-    passed: Counter[str] = Counter()
-    init = Server.__init__
+    def __init__(self, option_strings: list[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="say which points there are")
 
-    def armed(self: Server, machine: Machine, world: World) -> None:
-        init(self, machine, world)
-        own = world.point
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from engine.faults.points import every
 
-        def point(name: str) -> None:
-            own(name)
-            passed[name] += 1
-            if (name, passed[name]) in points:
-                os.kill(os.getpid(), signal.SIGKILL)
+        print("\n".join(every()))
+        parser.exit()
 
-        world.point = point  # type: ignore[method-assign]
 
-    Server.__init__ = armed  # type: ignore[method-assign]
+def _arm(texts: list[str]) -> None:
+    from engine.faults.points import Control, parse
+    from engine.faults.traps import arm
+
+    files = [text.removeprefix("@") for text in texts if text.startswith("@")]
+    points = [parse(text) for text in texts if not text.startswith("@")]
+    arm(points, Control(files[-1]) if files else None)
 
 
 if __name__ == "__main__":

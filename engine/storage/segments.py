@@ -160,7 +160,7 @@ class Spares:
 
     @property
     def lacking(self) -> int:
-        """Spares that are still to be made; what was made in haste is smaller, and does not count."""
+        """Spares that are still to be made; one made in haste is smaller, and does not count."""
         return self.wanted - sum(size >= self.size for _, _, size in self.ready)
 
     def room(self, head: int) -> int:

@@ -19,7 +19,7 @@ from support import Ran, patience, run
 from waiting import eventually
 
 from engine.contract import Server
-from engine.faults.subject import POINTS
+from engine.faults.points import TURN as POINTS
 
 pytestmark = pytest.mark.processes
 

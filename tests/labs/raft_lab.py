@@ -1,8 +1,8 @@
 """The Raft labs' harness on the simulator: a quiet group, in virtual time, that tests attack.
 
-What the labs' tester has is here under like names: agreement with its ten seconds, the rounds in
-which a leader must appear, counts and bytes of calls, and the network of labrpc with its loss, its
-delays and its long reordering. A call that would fail after up to seven seconds is silence here.
+The labs' tester is `raft_common.Tester`. Here are its servers in virtual time, counts and bytes of
+calls, and the network of labrpc with its loss, its delays and its long reordering. A call that
+would fail after up to seven seconds is silence here.
 The members run the shipped machine, turn, codec, log and snapshots, and the trial's judge looks at
 every event, unless a test wants to know what the lab's own checks find.
 
@@ -13,8 +13,10 @@ where a leader adds no entry of its own; its index in the log is larger by the l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any
+
+from raft_common import NOT_TAKEN, SNAPSHOT_EVERY, Start, Steps, Tester
 
 from engine.contract import SECOND, Nanos
 from engine.kernels.checksum import crc32c
@@ -31,7 +33,6 @@ from engine.raft.settings import LABS
 from engine.raft.trial import RaftCluster
 from engine.raft.trial_judge import Judge
 from engine.raft.trial_node import GROUP, Node
-from engine.record import Record
 from engine.sim.cluster import Process
 from engine.sim.network import Network, NetworkFaults
 from engine.sim.timeline import MILLISECOND, Timeline
@@ -43,32 +44,10 @@ if TYPE_CHECKING:
     from engine.contract import Link
     from engine.raft.messages import Refused
 
-Steps = Generator[float, None, Any]
-"""Something that goes on in virtual time: it yields seconds to wait."""
-
-ELECTION = 1.0
-"""Seconds in which an election is over, by the labs (RaftElectionTimeout)."""
-SNAPSHOT_EVERY = 10
-LOG_BYTES_MAX = 2000
-TEST_SECONDS_MAX = 120.0
-AGREE_SECONDS, OFFER_SECONDS = 10.0, 2.0
-POLL = 0.02
 ANSWERED = 0.0001
 """Until a server that was asked has had its turn."""
 REQUESTS = (VoteRequest, AppendEntries, InstallSnapshot, TimeoutNow)
 REQUEST_KINDS = {kind for kind, message in registered().items() if message in REQUESTS}
-DISK_BYTES_MAX, CRASHED_BYTES_MAX = 32 << 10, 40 << 10
-"""What a log of a few dozen small entries takes on a disk, with spares and snapshots, and what it
-takes if its process starts again and again: every start begins a segment."""
-
-
-class Start(Record):
-    """What became of a command that a server was offered, as the labs' `Start` returns it."""
-
-    number: int
-    """Of the command, if it stays; -1 if the server does not lead."""
-    term: int
-    leads: bool
 
 
 class LabNetwork(Network):
@@ -188,11 +167,14 @@ class LabJudge(Judge):
         self.cluster.seen["loaded"] += 1
 
 
-class RaftLab(RaftCluster):
+class RaftLab(Tester, RaftCluster):
     """A group of so many servers; AssertionError for whatever does not hold."""
 
     judge: LabJudge
     network: LabNetwork
+    disk_max, crashed_disk_max = 32 << 10, 40 << 10
+    """What a log of a few dozen small entries takes on a disk, with spares and snapshots, and what
+    it takes if its process starts again and again: every start begins a segment."""
 
     def __init__(
         self,
@@ -236,7 +218,6 @@ class RaftLab(RaftCluster):
         """Of requests that were sent, and of replies that arrived."""
         self.rejections = 0
         """Of entries whose predecessor a follower did not have."""
-        self._unique = 0
         self.set_unreliable(unreliable)
         self.run_for(0.05)
         assert len(self.nodes()) == servers
@@ -263,15 +244,6 @@ class RaftLab(RaftCluster):
                 return False
             self.timeline.step()
         return True
-
-    def carry_out(self, steps: Steps) -> Any:
-        """To its end; what it returns."""
-        while True:
-            try:
-                pause = next(steps)
-            except StopIteration as end:
-                return end.value
-            self.run_for(pause)
 
     def together(self, *all_steps: Steps) -> Callable[[], bool]:
         """Let these go on while time passes; the answer tells whether all have ended."""
@@ -330,6 +302,29 @@ class RaftLab(RaftCluster):
         raft = self.server(at).raft
         return raft.term, type(raft.role) is Leader
 
+    def pause(self, at: int, seconds: float) -> None:
+        self.server(at).pause(_nanos(seconds))
+
+    def picture(self) -> str:
+        return str(self.nodes())
+
+    # --- what only an insider knows --------------------------------------------------------------
+
+    def rejected(self) -> int:
+        return self.rejections
+
+    def loads(self) -> int:
+        return int(self.seen["loaded"])
+
+    def installs(self) -> int:
+        return int(self.seen["InstallSnapshot"])
+
+    def last(self, at: int) -> int:
+        return int(self.server(at).raft.log.last)
+
+    def durable(self, at: int) -> int:
+        return int(self.server(at).raft.stable)
+
     def gave(self, at: int, index: int) -> bool:
         """Whether a server's leader knows that it has all up to this index."""
         leader, member = self.leader(), self.members[self.names[at]]
@@ -341,20 +336,6 @@ class RaftLab(RaftCluster):
         )
 
     # --- network ---------------------------------------------------------------------------------
-
-    def connect(self, *servers: int) -> None:
-        for at in servers:
-            self.connected[at] = True
-        self._cut()
-
-    def disconnect(self, *servers: int) -> None:
-        """Nothing reaches them or leaves them, also of what is on its way."""
-        for at in servers:
-            self.connected[at] = False
-        self._cut()
-
-    def connect_all(self) -> None:
-        self.connect(*range(self.servers))
 
     def _cut(self) -> None:
         self.heal()
@@ -384,20 +365,11 @@ class RaftLab(RaftCluster):
             self.bytes += len(sent[1])
         super()._deliver(line, to, via, sent)
 
-    def rpcs(self) -> int:
-        """Requests that left any server."""
-        return sum(self.requests.values())
-
     def rpc_count(self, at: int) -> int:
         """Requests that left this server."""
         return self.requests[self.names[at]]
 
     # --- commands --------------------------------------------------------------------------------
-
-    def command(self, size: int = 9) -> bytes:
-        """One that was never given before, of so many bytes."""
-        self._unique += 1
-        return (b"%d" % self._unique).rjust(size, b".")
 
     def offer(self, at: int, body: bytes) -> int:
         """Ask a server to append a command; `placed` tells what it said `ANSWERED` later."""
@@ -407,11 +379,13 @@ class RaftLab(RaftCluster):
         self.answers[answer.context] = answer
         super().answered(node, answer)
 
+    def settled(self, contexts: Iterable[int]) -> Steps:
+        yield ANSWERED
+
     def placed(self, context: int) -> Start:
-        """What became of an offer; the server may have died of it meanwhile."""
         answer = self.answers.get(context)
         if type(answer) is not Placed:
-            return Start(-1, -1, False)
+            return NOT_TAKEN
         number = self.judge.numbers[answer.first, answer.term]
         return Start(number, answer.term, True)
 
@@ -420,12 +394,6 @@ class RaftLab(RaftCluster):
         context = self.offer(at, body)
         self.until(lambda: context in self.answers, ANSWERED * 100)
         return self.placed(context)
-
-    def start_commands(self, at: int, bodies: Iterable[bytes]) -> list[Start]:
-        """All at once."""
-        contexts = [self.offer(at, body) for body in bodies]
-        self.run_for(ANSWERED)
-        return [self.placed(context) for context in contexts]
 
     def n_committed(self, number: int) -> tuple[int, bytes | None]:
         """(how many live servers applied a command of this number, the command)."""
@@ -441,83 +409,6 @@ class RaftLab(RaftCluster):
     def log(self, at: int) -> list[bytes]:
         """All commands that a server has applied."""
         return self.judge.logs[self.names[at]]
-
-    # --- agreement -------------------------------------------------------------------------------
-
-    def agreeing(self, body: bytes, servers: int, retry: bool) -> Steps:
-        """Offer it to one server after another until one takes it, and wait until so many servers
-        have applied it; its number. Ten seconds in all, two for each try, or only one try."""
-        deadline, at = self.now() + AGREE_SECONDS, 0
-        while self.now() < deadline:
-            start = Start(-1, -1, False)
-            for _ in range(self.servers):
-                at = (at + 1) % self.servers
-                if self.connected[at] and not start.leads:
-                    context = self.offer(at, body)
-                    yield ANSWERED
-                    start = self.placed(context)
-            if not start.leads:
-                yield 0.05
-                continue
-            until = self.now() + OFFER_SECONDS
-            while self.now() < until:
-                count, found = self.n_committed(start.number)
-                if count >= servers and found == body:
-                    return start.number
-                yield POLL
-            assert retry, f"no agreement on {body!r} in {OFFER_SECONDS} s"
-        raise AssertionError(f"no agreement on {body!r} in {AGREE_SECONDS} s: {self.nodes()}")
-
-    def one(self, servers: int, *, retry: bool = True, body: bytes = b"") -> int:
-        """Agree on a command, or a new one; its number."""
-        number = self.carry_out(self.agreeing(body or self.command(), servers, retry))
-        assert isinstance(number, int)
-        return number
-
-    def wait(self, number: int, servers: int, term: int) -> bytes | None:
-        """The command of this number once so many have applied it, or None if a server went past
-        this term; at most 31 s."""
-        pause = 0.01
-        for _ in range(30):
-            if self.n_committed(number)[0] >= servers:
-                break
-            self.run_for(pause)
-            pause = min(1.28, pause * 2)
-            if any(node.raft.term > term for node in self.nodes()):
-                return None
-        count, found = self.n_committed(number)
-        assert count >= servers, f"only {count} of {servers} have command {number}"
-        return found
-
-    def check_one_leader(self) -> int:
-        """Who leads the latest term among the connected, as soon as somebody does; no term has two.
-        Ten looks, 450 to 549 ms apart."""
-        for _ in range(10):
-            self.run_for(0.45 + self.rng.randrange(100) / 1000)
-            leaders: dict[int, list[int]] = {}
-            for at in self._reachable():
-                term, leads = self.state(at)
-                if leads:
-                    leaders.setdefault(term, []).append(at)
-            for term, several in leaders.items():
-                assert len(several) == 1, f"{several} all lead term {term}"
-            if leaders:
-                return leaders[max(leaders)][0]
-        raise AssertionError(f"nobody leads: {self.nodes()}")
-
-    def check_terms(self) -> int:
-        """The term, on which all that are connected agree."""
-        terms = {self.state(at)[0] for at in self._reachable()}
-        assert len(terms) == 1, f"terms {terms}"
-        return terms.pop()
-
-    def check_no_leader(self) -> None:
-        """Nobody that is connected believes to lead."""
-        leading = [at for at in self._reachable() if self.state(at)[1]]
-        assert not leading, f"{leading} believe to lead"
-
-    def _reachable(self) -> Sequence[int]:
-        return [at for at in range(self.servers) if self.connected[at] and self.is_up(at)]
 
     # --- sizes -----------------------------------------------------------------------------------
 
@@ -538,8 +429,8 @@ class RaftLab(RaftCluster):
     # --- the end ---------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """The labs' limit of a test, and the members' own invariants."""
-        assert self.now() < TEST_SECONDS_MAX, f"the test took {self.now():.0f} s"
+        """And the members' own invariants."""
+        super().finish()
         for node in self.nodes():
             if self.checked:
                 node.raft.check()

@@ -9,6 +9,9 @@
 
 Members are called `n0`, `n1`, …; their folders are on the disk that `folder` is on. Operators and
 clients reach them directly, and only what members say to each other passes the proxy.
+
+With snapshots a member's log does not go back to the beginning, so whoever wants to `judge` all of
+it has a `Witness` look on from there.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,8 @@ from waiting import eventually
 
 from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown
 from engine.faults.cluster import Cluster
+from engine.faults.points import Control
+from engine.faults.power import Loss, Power
 from engine.raft import told
 from engine.raft.client import Group, Operator
 from engine.raft.requests import Status
@@ -37,7 +43,10 @@ ASK_SECONDS = 5.0
 class RaftGroup:
     """`members` voters found the group; `more` folders are there for those who are to be added.
 
-    `flags` are for every `engine raft serve`. Use as a context manager.
+    `flags` are for every `engine raft serve`. With `power` members are on disks that lose what was
+    not synced when they are killed with `power=True` (`powers`); with `points` they can be armed
+    while they run (`controls`); with `trace` all they do is noted in `traces`. Use as a context
+    manager.
     """
 
     def __init__(
@@ -49,16 +58,28 @@ class RaftGroup:
         more: int = 0,
         flags: Sequence[str] = (),
         factor: float = 1,
+        power: bool = False,
+        points: bool = False,
+        trace: bool = False,
     ) -> None:
         self.folder, self.flags = folder, tuple(flags)
+        self.powers: dict[str, Power] = {}
+        self.controls: dict[str, Control] = {}
+        self.traces: dict[str, str] = {}
         self.cluster = Cluster(folder, seed=seed, factor=factor)
         self.proxy = self.cluster.proxy
         self.names = [f"n{number}" for number in range(members + more)]
         self.ids = {name: make(str(self.home(name))) for name in self.names}
         self.founders = self.names[:members]
         self._operators: dict[str, Operator] = {}
-        for name in self.names:
+        for number, name in enumerate(self.names):
             self.cluster.address(name)
+            if power:
+                self.powers[name] = Power(self.home(name), seed * 1000 + number)
+            if points:
+                self.controls[name] = Control(str(folder / f"{name}.points"), create=True)
+            if trace:
+                self.traces[name] = str(folder / f"{name}.trace")
 
     def __enter__(self) -> RaftGroup:
         self.cluster.__enter__()
@@ -72,11 +93,19 @@ class RaftGroup:
 
     def __exit__(self, *error: Any) -> None:
         self._forget()
-        self.cluster.__exit__(*error)
+        try:
+            self.cluster.__exit__(*error)
+        finally:
+            self.close()
 
     def close(self) -> None:
         self._forget()
         self.cluster.close()
+        for power in self.powers.values():
+            power.close()
+        for control in self.controls.values():
+            control.close()
+        self.powers, self.controls = {}, {}
 
     def _forget(self, *names: str) -> None:
         for name in names or list(self._operators):
@@ -90,10 +119,16 @@ class RaftGroup:
         return self.folder / name
 
     def start(self, name: str, **how: Any) -> None:
-        """For the first time or again; `how` is for `Cluster.start`."""
+        """For the first time or again; `flags` are more of those, `how` is for `Cluster.start`."""
         initial = ",".join(f"{self.ids[n]}={self.cluster.address(n)}" for n in self.founders)
         self._forget(name)
         sockets = self.cluster.address(name).removeprefix("ipc://")
+        how.setdefault("power", self.powers.get(name))
+        if name in self.controls:
+            how["kill_at"] = [*how.get("kill_at", ()), f"@{self.controls[name].path}"]
+        more = how.pop("flags", ())
+        if name in self.traces:
+            more = (*more, "--trace", self.traces[name])
         self.cluster.start(
             name,
             "raft",
@@ -107,15 +142,21 @@ class RaftGroup:
             "--admin",
             f"ipc://{sockets}.a",
             *self.flags,
+            *more,
             reaches=self.names,
             **how,
         )
 
-    def kill(self, *names: str, **how: Any) -> None:
-        """SIGKILL."""
+    def kill(self, *names: str, power: bool = False) -> list[Loss]:
+        """SIGKILL, with `power` together with all that was not synced; what that was.
+
+        Those that have ended by themselves are dealt with in the same way.
+        """
         for name in names:
             self._forget(name)
-            self.cluster.kill(name, **how)
+            self.cluster.node(name).process.kill()  # all at once
+        losses = [self.cluster.kill(name, power=power) for name in names]
+        return [loss for loss in losses if loss is not None]
 
     def running(self) -> list[str]:
         return [n for n in self.names if n in self.cluster._nodes and self.cluster.node(n).running]
@@ -198,6 +239,48 @@ class RaftGroup:
         finally:
             load.stop()
 
+    @contextlib.contextmanager
+    def reads(self, load: Load, **how: Any) -> Iterator[Reader]:
+        """Somebody who looks, and must see all that was acknowledged before."""
+        reader = Reader([self.clients(name) for name in self.names], load, **how)
+        try:
+            yield reader
+        finally:
+            reader.stop()
+
+    @contextlib.contextmanager
+    def witness(self) -> Iterator[Witness]:
+        """Somebody who sees what all members apply while the block runs."""
+        witness = Witness([f"{self.cluster.address(name)}.a" for name in self.names])
+        try:
+            yield witness
+        finally:
+            witness.stop()
+
+    def judge_witnessed(self, load: Load, witness: Witness, names: Sequence[str] = ()) -> Status:
+        """The same as `judge`, with snapshots: all members agree, each acknowledged command is
+        there once and where it was said to be, and none that was refused. Of the few that nobody
+        saw being applied, because all members had them in a snapshot when they were asked, it is
+        known how many they are."""
+        status = next(iter(self.agreed(names).values()))
+        witness.reach(status.commands)
+        assert load.acknowledged, "nothing was acknowledged: this tests nothing"
+        seen, last = witness.commands, status.commands
+        assert max(load.acknowledged.values()) <= last, "what was acknowledged is lost"
+        places = {place: command for command, place in load.acknowledged.items()}
+        assert len(places) == len(load.acknowledged), "two commands have one place"
+        for command, place in load.acknowledged.items():
+            assert seen.get(place, command) == command, (command, place, seen[place])
+        once = set(seen.values())
+        assert len(seen) == len(once), "a command is there twice"
+        known = load.acknowledged.keys() | load.unknown
+        strange = {command for command in once if command.startswith(load.name)} - known
+        assert not strange, f"commands are there that were refused: {strange}"
+        unknown = [p for p in range(1, last + 1) if p not in places and p not in seen]
+        assert len(unknown) <= len(load.unknown - once), "more commands than anybody submitted"
+        assert 2 * len(seen) >= last, f"only {len(seen)} of {last} commands were witnessed"
+        return status
+
     def judge(self, load: Load, names: Sequence[str] = ()) -> list[bytes]:
         """All members agree, and have each acknowledged command once, where it was said to be; the
         commands."""
@@ -219,13 +302,20 @@ class RaftGroup:
 class Load:
     """Threads that submit numbered commands, one after another, and remember what became of them.
 
-    `names` commands apart from those of other loads.
+    `name` tells commands apart from those of other loads; `pause` seconds after each, which may be
+    changed at any time; `size` is how many bytes they have at least.
     """
 
     def __init__(
-        self, servers: Sequence[str], clients: int, *, name: bytes = b"load", pause: float = 0.0
+        self,
+        servers: Sequence[str],
+        clients: int,
+        *,
+        name: bytes = b"load",
+        pause: float = 0.0,
+        size: int = 0,
     ) -> None:
-        self.name, self.pause = name, pause
+        self.name, self.pause, self.size = name, pause, size
         self.acknowledged: dict[bytes, int] = {}
         """Where each of them is."""
         self.unknown: set[bytes] = set()
@@ -249,6 +339,7 @@ class Load:
                     while not self._over.is_set():
                         turn += 1
                         command = b"%s %d %d" % (self.name, number, turn)
+                        command = command.ljust(self.size, b".")
                         if not self._submit(group, command):
                             break
                         if self.pause:
@@ -272,6 +363,110 @@ class Load:
         """Wait until so many more were acknowledged."""
         wanted = len(self.acknowledged) + count
         eventually(lambda: len(self.acknowledged) >= wanted, seconds, "progress")
+
+    def stop(self) -> None:
+        """End the threads; raises what went wrong in them."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        if self._failed:
+            raise self._failed[0]
+
+
+class Reader:
+    """A thread that looks again and again, and fails `stop` if it is ever told too little."""
+
+    def __init__(self, servers: Sequence[str], load: Load, *, pause: float = 0.01) -> None:
+        self.seen = 0
+        """Answers."""
+        self._servers, self._load, self._pause = list(servers), load, pause
+        self._over = threading.Event()
+        self._failed: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        least = 0
+        try:
+            with Group(self._servers, timeout=patience(2)) as group:
+                while not self._over.is_set():
+                    # Commands are acknowledged with their places, one of which is the greatest.
+                    places = list(self._load.acknowledged.values())[-8:]
+                    least = max(least, *places, 0)
+                    try:
+                        commands = group.look().commands
+                    except (ConnectionFailed, OutcomeUnknown):
+                        continue
+                    assert commands >= least, f"{least} were there, and {commands} were seen"
+                    least = commands
+                    self.seen += 1
+                    self._over.wait(self._pause)
+        except BaseException as error:
+            self._failed.append(error)
+
+    def stop(self) -> None:
+        """End it; raises what went wrong in it."""
+        self._over.set()
+        self._thread.join()
+        if self._failed:
+            raise self._failed[0]
+
+
+class Witness:
+    """Threads that follow what each member applies, one a member, through all its lives.
+
+    `commands` has all that were seen, by their places. A member that applies something else than
+    another one fails `stop`.
+    """
+
+    def __init__(self, operators: Sequence[str]) -> None:
+        self.commands: dict[int, bytes] = {}
+        self._entries: dict[int, tuple[int, int]] = {}
+        """By index: the term, and a sum of what is in it."""
+        self._reached = [0] * len(operators)
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._failed: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._run, args=(number, address))
+            for number, address in enumerate(operators)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: int, address: str) -> None:
+        after = 0
+        try:
+            while not self._over.is_set():
+                with Operator(address, timeout=0.5) as operator:
+                    try:
+                        while not self._over.is_set():
+                            after = self._take(number, after, operator.follow(after))
+                    except (ConnectionFailed, OutcomeUnknown):
+                        self._over.wait(0.02)
+        except BaseException as error:
+            self._failed.append(error)
+
+    def _take(self, number: int, after: int, applied: Any) -> int:
+        if not applied.entries:
+            self._reached[number] = applied.commands
+            return int(applied.first - 1)
+        place = self._reached[number]
+        with self._lock:
+            for index, (term, kind, body) in enumerate(applied.entries, applied.first):
+                mine = (term, zlib.crc32(body))
+                other = self._entries.setdefault(index, mine)
+                assert other == mine, f"entry {index} is {mine} here and {other} elsewhere"
+                for command in told.unpack(body) if kind == COMMAND else ():
+                    place += 1
+                    known = self.commands.setdefault(place, command)
+                    assert known == command, f"command {place}: {command!r}, and was {known!r}"
+        self._reached[number] = place
+        return int(applied.first + len(applied.entries) - 1)
+
+    def reach(self, commands: int, seconds: float = 10) -> None:
+        """Wait until some member's commands were seen as far as this."""
+        eventually(lambda: max(self._reached) >= commands or self._failed, seconds, "the witness")
 
     def stop(self) -> None:
         """End the threads; raises what went wrong in them."""

@@ -1,0 +1,333 @@
+"""A replica dies at every place that has a name, and loses what it had not synced.
+
+Several groups of three are kept alive under load. One member after the other is armed with the
+points that are still to be met in the role that it has, dies at whichever comes first, mostly with
+the power gone, and comes back; while it comes back it may die again. At the end all members agree,
+no command that was acknowledged is lost, none is there twice, and an independent judge finds
+nothing in what the members say to have done.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raft_group import RaftGroup
+from support import SCORES, dose, patience
+from waiting import eventually
+
+from engine.errors import ConnectionFailed, EngineError
+from engine.faults.points import every
+from engine.verify.trace import judge
+
+pytestmark = pytest.mark.processes
+
+GROUPS = 3
+SECONDS = 240.0
+"""When to give up; on an idle machine it is over in a fifth of that."""
+KILLS_LEAST = 100
+POINTS_LEAST = 50
+SEGMENTS = ("16384", "8192")
+"""The size of a life's segments: what is left of a life with others is removed, not used again."""
+POWER_SHARE = 0.75
+PAUSE = 0.002
+COMMAND_BYTES = 500
+"""So that one snapshot lets several segments go."""
+
+STARTING = "starting"
+ANY = "any"
+LEADER_ONLY = (
+    "heard AppendReply", "heard SnapshotReply", "heard Submit", "heard Look", "heard Reconfigure",
+    "heard HandOver", "said AppendEntries", "said InstallSnapshot", "said TimeoutNow",
+    "said Submitted", "said Seen", "said Ordered", "confirming", "answered",
+)  # fmt: skip
+FOLLOWER_ONLY = (
+    "heard AppendEntries", "heard InstallSnapshot", "heard VoteRequest", "heard TimeoutNow",
+    "said AppendReply", "said VoteReply", "said SnapshotReply", "loading", "loaded",
+    "chunk stored", "snapshot received",
+)  # fmt: skip
+CANDIDATE_ONLY = ("said VoteRequest", "heard VoteReply")
+CATCHING_UP = ("loading", "loaded", "chunk stored", "snapshot received", "heard InstallSnapshot",
+               "said SnapshotReply")  # fmt: skip
+
+
+def roles(point: str) -> tuple[str, ...]:
+    """In which roles a member must have died there."""
+    for points, role in (
+        (LEADER_ONLY, "leader"), (FOLLOWER_ONLY, "follower"), (CANDIDATE_ONLY, "candidate"),
+    ):  # fmt: skip
+        if point in points:
+            return (role,)
+    if "member" in point:
+        return ()  # those are of `engine raft init`
+    if "receiving" in point:
+        return ("follower",)
+    if "opening" in point or "spare remove" in point:
+        return (STARTING,)
+    if "taking remove" in point:
+        return (ANY,)
+    if "folder sync" in point:
+        return (STARTING, "leader", "follower")
+    return ("leader", "follower")
+
+
+class Wanted:
+    """The deaths that are still to be died, which all campaigns share."""
+
+    def __init__(self) -> None:
+        self._pairs = {(role, point) for point in every() for role in roles(point)}
+        self._lock = threading.Lock()
+        self.kills: Counter[tuple[str, str]] = Counter()
+
+    def of(self, *some: str) -> set[str]:
+        with self._lock:
+            return {point for role, point in self._pairs if role in (*some, ANY)}
+
+    def met(self, role: str, point: str) -> None:
+        with self._lock:
+            self.kills[role, point] += 1
+            self._pairs -= {(role, point), (ANY, point)}
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs)
+
+    def __str__(self) -> str:
+        return ", ".join(sorted(f"{point} as {role}" for role, point in self._pairs))
+
+
+class Campaign:
+    """One group, its load, and who kills it."""
+
+    def __init__(self, folder: Path, seed: int, wanted: Wanted, until: float) -> None:
+        self.rng = random.Random(f"crash points {seed}")
+        self.wanted, self.until, self.seed = wanted, until, seed
+        self.lost: Counter[str] = Counter()
+        self.acknowledged = 0
+        self.load: Any = None
+        folder.mkdir()
+        self.group = RaftGroup(
+            folder, 3, seed=seed, flags=("--snapshot-every", "20", "--segment-bytes", SEGMENTS[0]),
+            power=True, points=True, trace=True,
+        )  # fmt: skip
+        self._lives = 0
+
+    def run(self) -> None:
+        group = self.group
+        with (
+            group,
+            group.witness() as witness,
+            group.load(2, pause=PAUSE, size=COMMAND_BYTES) as load,
+            group.reads(load) as reader,
+        ):
+            self.load = load
+            load.more(20)
+            turn = 0
+            while self.wanted and time.monotonic() < self.until:
+                turn += 1
+                self.attack(("leader", "follower", "candidate")[turn % 3])
+            for name in group.names:
+                group.controls[name].arm()
+            self.revive()
+            load.more(50)
+            reader.stop()
+            load.stop()
+            self.acknowledged = len(load.acknowledged)
+            group.judge_witnessed(load, witness)
+        judged = judge(group.traces.values())
+        assert not judged.violations, judged.violations[:5]
+
+    # --- deaths ----------------------------------------------------------------------------------
+
+    def attack(self, role: str) -> None:
+        """Arm who has this role, and see to it that it meets its points."""
+        self.revive()
+        points = self.wanted.of(role)
+        if not points:
+            return
+        group = self.group
+        leader = eventually(self.leading, 30, "a leader")
+        others = [name for name in group.running() if name != leader]
+        if not others:
+            return
+        victims = [leader] if role == "leader" else others[:1]
+        if role == "follower":
+            victims = [self.rng.choice(others)]
+        elif role == "candidate":
+            victims = others
+        for name in victims:
+            group.controls[name].arm(points)
+        deadline = time.monotonic() + patience(1.5)
+        next_try = time.monotonic() + 0.1
+        while all(group.cluster.node(name).running for name in victims):
+            now = time.monotonic()
+            if now > deadline:
+                break
+            if now > next_try:
+                next_try = now + 0.25
+                self.provoke(leader, victims, points)
+            time.sleep(0.005)  # polling, with the deadline above
+        for name in victims:
+            if group.cluster.node(name).running:
+                group.controls[name].arm()
+
+    def leading(self) -> str:
+        """Who leads, if it is known; whoever dies while it comes back is brought back meanwhile."""
+        self.revive()
+        told_by = self.group.statuses()
+        leads = [(s.term, name) for name, s in told_by.items() if s.role == "leader"]
+        return max(leads, default=(0, ""))[1]
+
+    def provoke(self, leader: str, victims: list[str], points: Iterable[str]) -> None:
+        """What does not happen by itself: changes of leaders and members, and somebody who lags."""
+        group = self.group
+        if not group.cluster.node(leader).running:
+            return
+        what = " ".join(points)
+        wishes = [self.lag] * ("Snapshot" in what or "receiving" in what)
+        wishes += [self.hand_over] * any(
+            w in what for w in ("HandOver", "TimeoutNow", "Ordered", "Vote", "opening")
+        )
+        wishes += [self.reconfigure] * ("Reconfigure" in what)
+        wishes += [self.halve] * (2 * ("SnapshotReply" in what))
+        if wishes:
+            self.rng.choice(wishes)(leader, victims)
+
+    def hand_over(self, leader: str, victims: list[str]) -> None:
+        names = [name for name in self.group.running() if name != leader]
+        target = self.rng.choice(names) if names else leader
+        self.order(leader, lambda operator: operator.hand_over(self.group.ids[target]))
+
+    def reconfigure(self, leader: str, victims: list[str]) -> None:
+        group = self.group
+        same = [(group.ids[n], group.cluster.address(n), True) for n in group.names]
+        self.order(leader, lambda operator: operator.change(same))
+
+    def order(self, leader: str, what: Any) -> None:
+        try:
+            what(self.group.operator(leader))
+        except EngineError:  # refused, or it has just died of it
+            self.group._forget(leader)
+
+    def lag(self, leader: str, victims: list[str]) -> None:
+        """A follower that has been away gets a snapshot."""
+        names = [name for name in self.group.running() if name != leader]
+        if names:
+            self.group.kill(self.rng.choice(names))
+            self.revive()
+
+    def halve(self, leader: str, victims: list[str]) -> None:
+        """A follower that has a half of the leader's snapshot asks for the rest of it."""
+        group = self.group
+        names = [name for name in group.running() if name != leader]
+        if not names:
+            return
+        name = self.rng.choice(names)
+        self.load.pause = 0.5  # else the leader has another one before it is back
+        group.kill(name)
+        group.controls[name].arm(["amid receiving write"])
+        group.start(name)
+        node = group.cluster.node(name)
+        deadline = time.monotonic() + patience(1)
+        while node.running and time.monotonic() < deadline:
+            time.sleep(0.005)  # polling, with the deadline above
+        if not node.running:
+            group.kill(name)
+            wanted = self.wanted.of("follower") if name in victims else ()
+            group.controls[name].arm([p for p in wanted if "SnapshotReply" in p])
+            group.start(name)
+        self.load.pause = PAUSE
+
+    # --- lives -----------------------------------------------------------------------------------
+
+    def revive(self) -> None:
+        """Bury the dead and start them again, as often as they die of it."""
+        for name in self.group.names:
+            node = self.group.cluster.node(name)
+            while not node.running:
+                self.bury(name)
+                self.start(name)
+                node = self.group.cluster.node(name)
+
+    def bury(self, name: str) -> None:
+        group = self.group
+        died = group.controls[name].died()
+        if died is not None:
+            point, role = died
+            self.wanted.met(role or STARTING, point)
+        group.cluster.node(name).told = True
+        # What a death left behind half done is met only if the power stays.
+        keeps = died is not None and any(f"{kind} " in died[0] for kind in LEFT_BEHIND) and any(
+            f"{kind} remove" in point for kind in LEFT_BEHIND for point in self.wanted.of(
+                STARTING, "follower")
+        )  # fmt: skip
+        power = not keeps and self.rng.random() < POWER_SHARE
+        for loss in group.kill(name, power=power):
+            self.lost["changes"] += loss.writes_lost + loss.writes_torn + loss.names_lost
+            self.lost["kills"] += 1
+
+    def start(self, name: str) -> None:
+        self._lives += 1
+        control = self.group.controls[name]
+        control.arm(self.wanted.of(STARTING) | (self.wanted.of("follower") & CATCHES))
+        try:
+            self.group.start(name, flags=("--segment-bytes", self.rng.choice(SEGMENTS)))
+        except ConnectionFailed:
+            if control.died() is None:
+                raise
+
+
+LEFT_BEHIND = ("opening", "taking", "receiving")
+CATCHES = {p for p in every() if p in CATCHING_UP or "receiving" in p}
+
+
+def in_threads(campaigns: list[Campaign]) -> None:
+    """Each in a thread, in which its processes live; raises what went wrong first."""
+    failed: list[BaseException] = []
+
+    def run_one(campaign: Campaign) -> None:
+        try:
+            campaign.run()
+        except BaseException as error:
+            error.add_note(f"seed {campaign.seed}")
+            failed.append(error)
+
+    threads = [threading.Thread(target=run_one, args=(one,)) for one in campaigns]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+@pytest.mark.parametrize("round_", range(dose(1, 8)))
+def test_crash_points(round_: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """At least a hundred deaths at fifty and more points, each in every role that passes it."""
+    wanted = Wanted()
+    begin = time.monotonic()
+    until = begin + patience(SECONDS)
+    campaigns = [
+        Campaign(tmp_path / f"g{number}", round_ * GROUPS + number, wanted, until)
+        for number in range(GROUPS)
+    ]
+    in_threads(campaigns)
+    print(wanted.kills.total(), time.monotonic() - begin)
+    assert not wanted, f"never reached: {wanted}"
+    points = {point for _, point in wanted.kills}
+    kills = wanted.kills.total()
+    lost = sum((campaign.lost for campaign in campaigns), Counter())
+    assert kills >= KILLS_LEAST
+    assert len(points) >= POINTS_LEAST
+    assert lost["changes"] > lost["kills"], "the power was never missed: this tests nothing"
+    acknowledged = sum(campaign.acknowledged for campaign in campaigns)
+    request.config.stash.setdefault(SCORES, []).append(
+        f"replicas at crash points: {kills} deaths at {len(points)} points, {lost['kills']} with "
+        f"the power ({lost['changes']} changes lost), {acknowledged} commands acknowledged, none "
+        f"lost, in {time.monotonic() - begin:.0f} s"
+    )
