@@ -56,6 +56,9 @@ class Leader(Role):
         self.successor = 0
         """Whom leadership is being handed to, until `_handing_until`."""
         self._handing_until: Nanos = 0
+        self._handed = False
+        """It was told to start. Until it has, or time is up, no proposal is taken: with one more
+        entry among the others they would not vote for it."""
         self._quorum_at = raft.now + raft.settings.timing.election_max
 
     def begin(self) -> None:
@@ -127,7 +130,7 @@ class Leader(Role):
 
     def _hand_over(self, target: int) -> None:
         """Take no more proposals, and let this voter start when it has all."""
-        self.successor = target
+        self.successor, self._handed = target, False
         self._handing_until = self.raft.now + self.raft.settings.timing.election_max
 
     # --- members ---------------------------------------------------------------------------------
@@ -319,9 +322,9 @@ class Leader(Role):
             told = progress.commit >= raft.commit and progress.asked >= self.reads.round
             if not (idle and told):
                 self._serve(member, progress)
-        if self.successor and self._match(self.successor) == raft.log.last:
+        if self.successor and not self._handed and self._match(self.successor) == raft.log.last:
             self._hand_to(self.successor)
-            self.successor = 0
+            self._handed = True
 
     def _serve(self, member: int, progress: Progress) -> None:
         raft = self.raft

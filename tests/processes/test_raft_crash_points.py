@@ -26,7 +26,10 @@ from engine.errors import ConnectionFailed, EngineError
 from engine.faults.points import every
 from engine.verify.trace import judge
 
-pytestmark = pytest.mark.processes
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not dose(ci=False, full=True), reason="takes minutes: `make soak` runs it"),
+]
 
 GROUPS = 3
 SECONDS = 240.0

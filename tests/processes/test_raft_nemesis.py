@@ -28,7 +28,10 @@ from engine.sim.weather import CALM, LABRPC_UNRELIABLE
 from engine.storage.home import make
 from engine.verify.trace import judge
 
-pytestmark = pytest.mark.processes
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not dose(ci=False, full=True), reason="takes minutes: `make soak` runs it"),
+]
 
 MEMBERS = 5
 SECONDS = dose(30.0, 1800.0)
