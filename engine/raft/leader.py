@@ -90,10 +90,10 @@ class Leader(Role):
 
     def _why_not(self) -> str:
         raft = self.raft
-        if self.successor:
-            return "leadership is being handed over"
         if raft.full:
             return "the disk of the leader is full"
+        if self.successor:
+            return "leadership is being handed over"
         if raft.log.size_after(raft.commit) > raft.settings.uncommitted_max:
             return "too much waits to be committed"
         return ""
@@ -141,10 +141,18 @@ class Leader(Role):
         then = membership.target(raft.members.now, ask.members)
         if not why and not then.voters:
             why = "a group needs a voter"
+        if not why and not all(map(self._caught_up, self._risen(then))):
+            why = "a learner that is to vote has not caught up"
         if why:
             raft.refuse(ask.context, why)
             return
         raft.answer(Placed(ask.context, self._reconfigure(then), raft.term))
+
+    def _risen(self, then: membership.Configuration) -> list[int]:
+        """Learners that are voters from now on: one that knows nothing yet does not vote."""
+        was = self.raft.members.now
+        learners = {m.id for m in was.members if m.role == membership.LEARNER}
+        return [number for number in then.voters if number in learners]
 
     def _why_not_change(self) -> str:
         """One change at a time, and the first after an entry of this term: a leader that does not

@@ -72,12 +72,12 @@ def founders(addresses: dict[int, str]) -> Configuration:
 def target(now: Configuration, wanted: Iterable[tuple[int, str, bool]]) -> Configuration:
     """The configuration to propose so that these (id, address, votes) become the members.
 
-    Whoever is no voter yet begins by learning, or goes on: nobody votes who may know nothing.
+    Voters that are no members yet begin by learning.
     """
     members = []
     for number, address, votes in sorted(wanted):
         known = now.member(number)
-        learns = known is None or known.role != VOTER
+        learns = known is None or known.role == JOINING
         role = (JOINING if learns else VOTER) if votes else LEARNER
         members.append(Member(number, address, role))
     return between(now, Configuration(tuple(members)))
