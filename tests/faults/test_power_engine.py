@@ -178,7 +178,7 @@ def lives(what: str, folder: Path, seed: int, many: int, bug: str = "", cut: boo
                 loss = power.lose()
                 lost += loss.writes_lost + loss.writes_torn
             missing += max(0, durable - last(folder))
-    assert bug or not cut or many < 5 or lost > 0
+    assert bug or not cut or many < 100 or lost > 0
     return missing
 
 
