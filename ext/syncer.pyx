@@ -1,7 +1,6 @@
 """A thread that makes writes durable, and never takes the GIL."""
 
 from cpython.exc cimport PyErr_SetFromErrno
-from libc.errno cimport errno
 from libc.stdint cimport uint64_t
 
 cdef extern from *:
