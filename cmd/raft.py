@@ -26,6 +26,8 @@ A cluster is named by the folders of its replicas, or their endpoints (those for
 submit and look; those for operators otherwise).
 """
 
+SEGMENT_BYTES_MIN = 4096
+
 
 def init(argv: list[str]) -> int:
     """make the folders of members, and say their numbers"""
@@ -89,6 +91,8 @@ def serve(argv: list[str]) -> int:
     from engine_cmd.flags import token_made
 
     endpoints = (flags.listen, flags.clients, flags.admin)
+    if flags.segment_bytes < SEGMENT_BYTES_MIN:
+        raise UsageError(f"Segments of the log have {SEGMENT_BYTES_MIN} bytes or more.")
     tcp = next((one for one in endpoints if one.startswith("tcp://")), "")
     serve_member(
         Plan(

@@ -240,9 +240,9 @@ class RaftGroup:
             load.stop()
 
     @contextlib.contextmanager
-    def reads(self, load: Load, **how: Any) -> Iterator[Reader]:
-        """Somebody who looks, and must see all that was acknowledged before."""
-        reader = Reader([self.clients(name) for name in self.names], load, **how)
+    def reads(self, load: Load, names: Sequence[str] = (), **how: Any) -> Iterator[Reader]:
+        """Somebody who asks all, or these, and must see all that was acknowledged before."""
+        reader = Reader([self.clients(name) for name in names or self.names], load, **how)
         try:
             yield reader
         finally:
