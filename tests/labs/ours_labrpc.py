@@ -155,6 +155,7 @@ class Inbox:
     """Stands where a world has its listener: threads of this process are who dials in."""
 
     roles = frozenset((HERE.role,))
+    restless = False
 
     def __init__(self) -> None:
         self._waiting: deque[Handed] = deque()
