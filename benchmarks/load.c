@@ -93,6 +93,7 @@ static void take(const uint8_t *at, int bytes) {
         answered(value);
         return;
     }
+    if (at[5] == 7) return;  // a probe: whether we are still here
     if (at[5] == 146) rejected(at + 28, bytes - 28);
     if (at[5] != 145) die("an answer of another kind");
     at = number(at + 28, &count);

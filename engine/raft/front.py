@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from engine.contract import Link, Linked, ReadAt, Received, Requests, Send
+from engine.contract import Link, Linked, Nanos, ReadAt, Received, Requests, Send
 from engine.kernels.checksum import crc32c
 from engine.raft import told
+from engine.raft.herd import Herd
 from engine.raft.messages import Change, Placed, Propose, Read, Refused, Transfer
 from engine.raft.requests import (
     COMMAND_BYTES_MAX,
@@ -69,6 +70,7 @@ class Front:
 
     def __init__(self) -> None:
         self.state = told.Told()
+        self.herd = Herd()
         self.malformed = 0
         self.outcomes = {"submitted": 0, "rejected": 0, "unknown": 0}
         self._sends: list[Send] = []
@@ -83,7 +85,7 @@ class Front:
 
     # --- requests --------------------------------------------------------------------------------
 
-    def events(self, events: list[Any]) -> list[Any]:
+    def events(self, events: list[Any], now: Nanos) -> list[Any]:
         """What the member is to hear, in place of what others asked."""
         heard: list[Any] = []
         for event in events:
@@ -96,17 +98,22 @@ class Front:
                 if kind is Linked and not event.up:
                     self._followers.pop(event.link, None)
                 heard.append(event)
-        if self.waits_for_room:
+        if self.ripe(now):
             batch, self._intake = self._intake, []
             heard += self._submit(batch)
         return heard
 
-    @property
-    def waits_for_room(self) -> bool:
-        """Requests are here, and there is room for an entry with them.
+    def ripe(self, now: Nanos) -> bool:
+        """Requests are here, and it is time for an entry with them.
 
-        While entries are under way others wait, so that they become one entry: each costs every
-        member a sync and some turns, whatever it holds."""
+        Each entry costs every member a sync and some turns, whatever it holds. So while one is
+        under way others wait, and when it is done those who were answered are waited for (`Herd`).
+        """
+        return self.waits and self.herd.here(len(self._intake), now)
+
+    @property
+    def waits(self) -> bool:
+        """Requests are here, and no entry is under way."""
         return bool(self._intake) and len(self._waiting) < WINDOW
 
     def _submit(self, batch: list[tuple[Link, bytes]]) -> Iterator[Any]:
@@ -230,6 +237,7 @@ class Front:
 
     def _done(self, batch: Batch, before: int) -> None:
         self.outcomes["submitted"] += len(batch.asked)
+        self.herd.answered(len(batch.asked), len(self._intake), self.replica.world.now())
         done: dict[Link, list[tuple[int, int]]] = {}
         for place, (link, number) in enumerate(batch.asked, before + 1):
             done.setdefault(link, []).append((number, place))

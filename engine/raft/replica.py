@@ -90,8 +90,10 @@ class Replica(RaftServer):
     def turn(self) -> Nanos | None:
         begin = monotonic_ns()
         wake_at = super().turn()
-        if self.front.waits_for_room:  # it has just been made
+        if self.front.ripe(now := monotonic_ns()):  # there has just been made room
             wake_at = super().turn()
+        elif self.front.waits and now < (until := self.front.herd.until):
+            wake_at = until if wake_at is None else min(wake_at, until)
         self.turns += 1
         took = monotonic_ns() - begin
         if took > SLOW_TURN:
@@ -100,7 +102,7 @@ class Replica(RaftServer):
         return wake_at
 
     def sift(self, events: list[Event]) -> list[Event]:
-        return super().sift(self.front.events(events))
+        return super().sift(self.front.events(events, self.world.now()))
 
     def carry(self, ready: Ready) -> None:
         super().carry(ready)

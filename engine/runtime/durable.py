@@ -49,14 +49,15 @@ class DurableWorld(SocketWorld):
     def drain(self, frames: int, size: int) -> list[Event]:
         """What became durable first: it is what everybody waits for."""
         events: list[Event] = []
-        durable = self._syncer.durable()
+        durable = self._syncer.durable() if self._may_have(self._syncer) else 0
         if durable > self._durable:
             self._durable, mark = durable, 0
             while self._marks and self._marks[0][0] <= durable:
                 mark = self._marks.popleft()[1]
             self.log.settle(mark, tell=False)
             events.append(Durable(durable))
-        events += self._worker.results()
+        if self._may_have(self._worker):
+            events += self._worker.results()
         return events + super().drain(frames, size)
 
     def write(self, group: Sequence[Write]) -> int:

@@ -69,18 +69,22 @@ class SocketWorld:
     def drain(self, frames: int, size: int) -> list[Event]:
         """From those who dialed in, listener by listener, then from peers."""
         events, self._gone = self._gone, []
-        ready, self._ready = self._ready, None
         for listener in self.listeners:
-            if ready is None or listener.restless or not ready.isdisjoint(listener.pollables()):
+            if listener.restless or self._may_have(listener):
                 events += listener.drain(frames, size)
         for address, outgoing in self._peers.items():
-            if ready is None or outgoing.wake_at or not ready.isdisjoint(outgoing.pollables()):
+            if outgoing.wake_at or self._may_have(outgoing):
                 events += outgoing.drain(frames)
                 if outgoing.refusal is None:
                     self.refusals.pop(address, None)
                 else:
                     self.refusals[address] = outgoing.refusal
+        self._ready = None
         return events
+
+    def _may_have(self, end: Pollable) -> bool:
+        """Whether there may be something, for all that the last `wait` knows."""
+        return self._ready is None or not self._ready.isdisjoint(end.pollables())
 
     def send(self, sends: Iterable[Send]) -> None:
         """Lost unless the other end is linked and its pipe has room."""

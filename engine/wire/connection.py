@@ -65,7 +65,7 @@ class Connection:
             ),
             context,
         )
-        self._socket = self._ends.socket
+        self._socket, self._frames = self._ends.socket, self._ends.frames
 
     def pollables(self) -> tuple[Any, ...]:
         """What to wait on for reading (ZeroMQ sockets) before looking again."""
@@ -90,12 +90,12 @@ class Connection:
     def _receive_now(self) -> Any:
         """The next message for the user among those that have arrived, else None."""
         while True:
-            try:
-                frame = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return None
-            while self._socket.getsockopt(zmq.RCVMORE):
-                frame += self._socket.recv()  # then its length is wrong, and it is refused below
+            _, frames = self._frames.receive(1, 1)
+            if not frames:
+                if not self._frames.malformed:
+                    return None
+                self._frames.malformed, frames = 0, [b""]  # what has many parts is none of ours
+            (frame,) = frames
             try:
                 kind, cluster, number, body = envelope.unpack(frame)
                 value = codec.decode(kind, body)
@@ -149,11 +149,11 @@ class Connection:
 
     def _say(self, value: Any) -> bool:
         # If the connection went in this moment the next one says it again.
-        try:
-            self._socket.send(frame_of(value, self.cluster, self._number), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        frame = frame_of(value, self.cluster, self._number)
+        error = self._frames.send(None, frame, b"")
+        if error not in (0, zmq.EAGAIN):
+            raise zmq.ZMQError(error)
+        return not error
 
 
 _HANDSHAKE = frozenset(range(1, 16))

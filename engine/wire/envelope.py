@@ -54,11 +54,16 @@ class Envelope(Record):
     body: memoryview
 
 
+def head(kind: int, cluster: int, link: int, size: int) -> bytes:
+    """What goes before a body of `size` bytes. `WireError` if that is more than `BODY_MAX`."""
+    if size > BODY_MAX:
+        raise WireError(f"a body of {size} bytes; the limit is {BODY_MAX}")
+    return HEADER.pack(MAGIC, VERSION, kind, 0, cluster, link, size)
+
+
 def pack(kind: int, cluster: int, link: int, body: bytes) -> bytes:
     """One frame. `WireError` if the body is larger than `BODY_MAX`."""
-    if len(body) > BODY_MAX:
-        raise WireError(f"a body of {len(body)} bytes; the limit is {BODY_MAX}")
-    return HEADER.pack(MAGIC, VERSION, kind, 0, cluster, link, len(body)) + body
+    return head(kind, cluster, link, len(body)) + body
 
 
 def unpack(frame: bytes) -> Envelope:
@@ -73,9 +78,3 @@ def unpack(frame: bytes) -> Envelope:
     if zero or length != len(frame) - HEADER.size:
         raise WireError("an envelope whose header contradicts itself")
     return Envelope(kind, cluster, link, memoryview(frame)[HEADER.size :])
-
-
-def length_fits(frame: bytes) -> bool:
-    """Whether a frame is as long as its header says."""
-    said = int.from_bytes(frame[PREFIX_BYTES:HEADER_BYTES], "little")
-    return said == len(frame) - HEADER_BYTES

@@ -14,7 +14,7 @@ from engine.errors import RefusedError
 from engine.record import Record
 from engine.wire import addresses, codec, envelope, keys
 from engine.wire.codec import WireError
-from engine.wire.envelope import HEADER_BYTES, PREFIX_BYTES, length_fits
+from engine.wire.envelope import PREFIX_BYTES
 from engine.wire.handshake import (
     Again,
     Challenge,
@@ -35,9 +35,6 @@ FORGET_SECONDS = 60.0
 """A peer that was down for so long is taken to be gone for good. Most connections that break are
 back within a second, and whoever comes back later is refused with "link" and greets anew."""
 
-# Plain numbers: to combine two members of an enumeration takes as long as a send.
-NOW, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-RCVMORE = int(zmq.RCVMORE)
 _NODE_MAX = 1 << 32
 _INCARNATION_MAX = 1 << 62
 
@@ -96,7 +93,7 @@ class Listener:
         self._pending: list[Event] = []
         self._probes = 0
         self._ends = MonitoredSocket(zmq.ROUTER, ((zmq.ROUTER_MANDATORY, 1),))
-        self._socket = self._ends.socket
+        self._socket, self._frames = self._ends.socket, self._ends.frames
         self._pollables = self._socket, self._ends.monitor
         try:
             self._socket.bind(address)
@@ -132,26 +129,11 @@ class Listener:
             self._probe()
         while self._down and next(iter(self._down.values())) <= monotonic() - FORGET_SECONDS:
             self._forget(next(iter(self._down)))
-        receive = self._socket.recv
-        while frames > 0 and size > 0:
-            try:
-                route = receive(NOW)
-            except zmq.Again:
-                break
-            frame = receive()
-            if self._socket.getsockopt(RCVMORE):
-                while self._socket.getsockopt(RCVMORE):
-                    receive()
-                self.counts["malformed"] += 1
-            else:
-                # The short way for what comes by the thousand; all else is for `_take` to judge.
-                proven = self._proven.get(frame[:PREFIX_BYTES])
-                if proven is None or proven[0] != route or not length_fits(frame):
-                    self._take(route, frame)
-                else:
-                    self._requests.append((proven[1], frame[HEADER_BYTES:]))
-            frames -= 1
-            size -= len(frame)
+        self._requests, others = self._frames.receive(frames, size, self._proven)
+        self.counts["malformed"] += self._frames.malformed
+        self._frames.malformed = 0
+        for route, frame in others:
+            self._take(route, frame)
         events, self._pending = self._pending, []
         if self._requests:
             self.counts["received"] += len(self._requests)
@@ -176,19 +158,10 @@ class Listener:
             self.counts["lost"] += 1
             return False
         route, number = way
-        frame = envelope.pack(kind, self.cluster, number, body)
-        try:
-            self._socket.send(route, MORE)
-            self._socket.send(frame, NOW)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                raise
-            if error.errno == zmq.EHOSTUNREACH:
-                self._gone(number)
-            self.counts["lost"] += 1
-            return False
-        self.counts["sent"] += 1
-        return True
+        head = envelope.head(kind, self.cluster, number, len(body))
+        sent = self._sent(number, self._frames.send(route, head, body))
+        self.counts["sent" if sent else "lost"] += 1
+        return sent
 
     def close(self, linger_ms: int = 0) -> None:
         """Stop listening; messages already sent get `linger_ms` to leave."""
@@ -315,17 +288,15 @@ class Listener:
 
     def _send(self, route: bytes, number: int, value: Any) -> bool:
         frame = frame_of(value, self.cluster, number)
-        try:
-            self._socket.send(route, MORE)
-            self._socket.send(frame, NOW)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        return self._sent(number, self._frames.send(route, frame, b""))
+
+    def _sent(self, number: int, error: int) -> bool:
+        """Whether it was: a full queue, or a connection that went, loses a message."""
+        if error == zmq.EHOSTUNREACH:
             self._gone(number)
-            return False
-        return True
+        elif error not in (0, zmq.EAGAIN):
+            raise zmq.ZMQError(error)
+        return not error
 
     def _here(self, route: bytes, number: int, peer: _Peer) -> None:
         """It speaks, over a new connection or again."""

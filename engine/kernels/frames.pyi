@@ -1,0 +1,33 @@
+"""Frames between a pyzmq socket and Python (`ext/frames.pyx`), the one kernel that knows sockets.
+
+pyzmq's own way costs an exception whenever nothing is left, and two calls more for each frame. The
+wheels of pyzmq have no headers, and linking a libzmq of the system would load a second one, so the
+functions are looked up in the one that pyzmq has loaded.
+"""
+
+class Frames:
+    """Never waits. `routed` for a ROUTER, where each message is a route and a frame.
+
+    The socket stays its maker's to close; from then on all methods raise ValueError.
+    """
+
+    malformed: int
+    """Messages of other than one frame, which were dropped; whoever counts them sets it to 0."""
+
+    def __init__(self, socket: object, *, routed: bool) -> None: ...
+    def receive(
+        self,
+        frames: int,
+        size: int,
+        proven: dict[bytes, tuple[bytes, object]] | None = None,
+    ) -> tuple[list[tuple[object, bytes]], list[object]]:
+        """What has arrived, up to so many frames and about so many bytes: (requests, others).
+
+        A frame that begins with a key of `proven`, the 24 bytes of an envelope before its length,
+        that came by the route which is known for it, and that is as long as it says, is a request:
+        (what is known, the body). Others are (route, frame), or just the frame if not `routed`.
+        OSError.
+        """
+
+    def send(self, route: bytes | None, head: bytes, body: bytes) -> int:
+        """One frame, `head` and then `body`. 0, or the error number for which it was not sent."""
