@@ -5,6 +5,9 @@ wheels of pyzmq have no headers, and linking a libzmq of the system would load a
 functions are looked up in the one that pyzmq has loaded.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 class Frames:
     """Never waits. `routed` for a ROUTER, where each message is a route and a frame.
 
@@ -19,8 +22,8 @@ class Frames:
         self,
         frames: int,
         size: int,
-        proven: dict[bytes, tuple[bytes, object]] | None = None,
-    ) -> tuple[list[tuple[object, bytes]], list[object]]:
+        proven: Mapping[bytes, tuple[bytes, Any]] | None = None,
+    ) -> tuple[list[tuple[Any, bytes]], list[Any]]:
         """What has arrived, up to so many frames and about so many bytes: (requests, others).
 
         A frame that begins with a key of `proven`, the 24 bytes of an envelope before its length,

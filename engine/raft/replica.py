@@ -23,6 +23,7 @@ from engine.raft.requests import SUBMIT, Seat, Status
 from engine.raft.sane import CarefulRaft
 from engine.raft.server import Limits, RaftServer, recover
 from engine.raft.settings import LAN, MILLISECOND, Settings, Timing
+from engine.raft.told_front import ToldFront
 from engine.record import Record
 from engine.runtime.durable import DurableWorld
 from engine.runtime.service import new_incarnation, run
@@ -92,7 +93,7 @@ class Replica(RaftServer):
         wake_at = super().turn()
         if self.front.ripe(now := monotonic_ns()):  # there has just been made room
             wake_at = super().turn()
-        elif self.front.waits and now < (until := self.front.herd.until):
+        elif (until := self.front.until) is not None and now < until:
             wake_at = until if wake_at is None else min(wake_at, until)
         self.turns += 1
         took = monotonic_ns() - begin
@@ -209,8 +210,8 @@ class Replica(RaftServer):
         return counters
 
 
-def serve(plan: Plan) -> None:
-    """Be a member until a signal ends it.
+def serve(plan: Plan, front: Front | None = None) -> None:
+    """Be a member until a signal ends it, of the labs' log unless there is another `front`.
 
     NotFoundError, RefusedError, UsageError; EngineError if the disk fails, and then nothing was
     said that is not true.
@@ -233,7 +234,7 @@ def serve(plan: Plan) -> None:
             log, home.log, lambda work: works[0].work(work), *listeners,
             role="replica", incarnation=incarnation, token=plan.token, via=plan.via,
         )  # fmt: skip
-        replica = Replica(raft, world, log, snapshots, Front(), plan.limits)
+        replica = Replica(raft, world, log, snapshots, front or ToldFront(), plan.limits)
         works.append(replica)
         if plan.trace:
             trace = _traced(replica, plan.trace)

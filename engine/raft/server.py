@@ -77,6 +77,8 @@ class Limits(Record):
 
     snapshot_every: int = 100_000
     """Entries applied since the last snapshot; 0 for never."""
+    snapshot_bytes: int = 0
+    """Or bytes of entries; 0 for never."""
     reserve: int = 1 << 20
     """Bytes of the log that are left to terms and votes when the disk is full."""
 
@@ -134,7 +136,7 @@ class RaftServer(Server):
         super().__init__(machine, world)
         self.group = machine.settings.group
         self.log, self.snapshots, self.state, self.limits = log, snapshots, state, limits
-        self.applied = 0
+        self.applied = self._applied_bytes = 0
         self._waiting: list[ReadAt] = []
         self._room = self._look_at_room = True
         self._tried = False
@@ -246,12 +248,13 @@ class RaftServer(Server):
             found = self._find(span.after)
             assert found is not None, span
             self.state.load(self.snapshots.pieces(found))
-            self.applied = span.after
+            self.applied, self._applied_bytes = span.after, 0
         while self.applied < span.last:
             first = self.applied + 1
             entries = self.log.entries(self.group, first, span.last, APPLY_BYTES)
             self.state.apply(first, entries)
             self.applied += len(entries)
+            self._applied_bytes += sum([len(entry.body) for entry in entries])
 
     def _read(self) -> None:
         due = [read for read in self._waiting if read.last <= self.applied]
@@ -262,11 +265,13 @@ class RaftServer(Server):
     # --- snapshots -------------------------------------------------------------------------------
 
     def _snapshot_if_due(self) -> None:
-        every = self.limits.snapshot_every
-        if self._pieces is not None or not 0 < every <= self.applied:
+        if self._pieces is not None:
             return
+        every, size = self.limits.snapshot_every, self.limits.snapshot_bytes
         kept = self.machine.snapshots.kept
-        if not kept or self.applied - kept[0].last >= every:
+        last = kept[0].last if kept else 0
+        many = 0 < every <= self.applied - last
+        if many or 0 < size <= self._applied_bytes:
             self._begin_snapshot()
 
     def _begin_snapshot(self) -> None:
@@ -282,6 +287,7 @@ class RaftServer(Server):
             self._snapshot_at = now + LOOK_AGAIN
             return
         self._pieces = self.state.pieces()
+        self._applied_bytes = 0
         self._next_piece()
 
     def _covers(self) -> tuple[int, int, bytes]:

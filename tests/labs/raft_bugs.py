@@ -16,6 +16,7 @@ from engine.raft.membership import Membership
 from engine.raft.messages import AppendEntries
 from engine.raft.progress import Progress
 from engine.raft.snapshots import Snapshots
+from engine.raft.told_front import ToldFront
 from engine.raft.trial_bugs import BUGS
 from engine.sim.planting import Patch
 from engine.sim.timeline import MILLISECOND
@@ -178,10 +179,10 @@ def _any_entry_will_do(original: Any) -> Any:
 def _answered_at_once(original: Any) -> Any:
     """A client is told that its command is done when it is placed."""
 
-    def batched(self: Front, answer: Any, batch: Any) -> None:
+    def batched(self: ToldFront, answer: Any, batch: Any) -> None:
         original(self, answer, batch)
         while self._waiting:
-            self._done(self._waiting.popleft().batch, self.state.commands)
+            self.done(self._waiting.popleft().asked, self.state.commands)
 
     return batched
 
@@ -189,7 +190,7 @@ def _answered_at_once(original: Any) -> Any:
 def _tries_again(original: Any) -> Any:
     """What may have been done is said not to have been, and so is done again."""
 
-    def reject(self: Front, asked: Any, why: str, leader: int, *, unknown: bool) -> None:
+    def reject(self: ToldFront, asked: Any, why: str, leader: int, *, unknown: bool) -> None:
         original(self, asked, why, leader, unknown=False)
 
     return reject
@@ -210,10 +211,10 @@ def _remembers_nothing(_: Any) -> Any:
 
 
 PROCESS_BUGS: dict[str, tuple[Patch, ...]] = {
-    "waiters_not_woken": (Patch(Front, "_forsake", _nothing),),
+    "waiters_not_woken": (Patch(Front, "forsake", _nothing),),
     "any_entry_will_do": (Patch(Front, "apply", _any_entry_will_do),),
-    "answered_when_placed": (Patch(Front, "_batched", _answered_at_once),),
-    "unknown_is_no": (Patch(Front, "_reject", _tries_again),),
+    "answered_when_placed": (Patch(Front, "placed", _answered_at_once),),
+    "unknown_is_no": (Patch(ToldFront, "reject", _tries_again),),
     "state_not_loaded": (Patch(told.Told, "load", _remembers_nothing),),
     "log_forgotten": (Patch(Raft, "__init__", _log_forgotten),),
 }
