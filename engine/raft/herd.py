@@ -43,6 +43,8 @@ class Herd:
 
     def here(self, present: int, now: Nanos) -> bool:
         """Whether to go on with those who are there."""
+        if not self._expected:
+            return True
         if present >= self._expected:
             self._pause = 1
             return True
