@@ -42,6 +42,12 @@ def seconds(text: str) -> float | None:
     return value
 
 
+def natural(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
+
+
 def serve_flags(parser: ArgumentParser) -> None:
     """What every server takes."""
     parser.add_argument(

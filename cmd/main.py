@@ -27,6 +27,7 @@ VERBS = {
     "view": "who serves: serve, get",
     "pb": "a store on a primary and a backup: serve, get, put, append",
     "raft": "a replicated log: init, serve, submit, look, status, metrics, members, lead",
+    "kv": "a replicated store: up, down, get, put, delete, cas, range, watch, lease, status, …",
     "sim": "run a service in the simulator: engine sim mapreduce --seed 7",
     "verify": "judge a history, or traces: engine verify HISTORY --model register",
     "doctor": "check this installation and machine",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConnectionFailed, EngineError, UsageError
-from engine_cmd.flags import Family, client_flags, connection_flags, named, shown
+from engine_cmd.flags import Family, client_flags, connection_flags, named, natural, shown
+from engine_cmd.replicas import plan_of, replica_flags
 
 if TYPE_CHECKING:
     from engine.raft.client import Operator
@@ -25,8 +26,6 @@ examples, for a group of three on this machine (a, b and c are folders):
 A cluster is named by the folders of its replicas, or their endpoints (those for clients, or for
 submit and look; those for operators otherwise).
 """
-
-SEGMENT_BYTES_MIN = 4096
 
 
 def init(argv: list[str]) -> int:
@@ -49,22 +48,7 @@ def init(argv: list[str]) -> int:
 def serve(argv: list[str]) -> int:
     """be a member, until it is ended"""
     parser = RAFT.parser("serve", "Be the member whose folder this is, until it is ended.")
-    parser.add_argument("--dir", metavar="DIR", required=True, help="made by `engine raft init`")
-    parser.add_argument(
-        "--initial",
-        metavar="MEMBER=ENDPOINT,…",
-        default="",
-        help="who founds the group; counts at the first start only, and without it the member "
-        "waits until it is added",
-    )
-    for name, who in (("listen", "peers"), ("clients", "clients"), ("admin", "operators")):
-        where = "admin" if name == "admin" else who
-        parser.add_argument(
-            f"--{name}", metavar="ENDPOINT", default="", help=f"for {who} (default: DIR/{where})"
-        )
-    parser.add_argument(
-        "--timing", choices=("lan", "labs"), default="lan", help="patience (default: lan)"
-    )
+    replica_flags(parser)
     parser.add_argument(
         "--snapshot-every",
         metavar="N",
@@ -72,49 +56,16 @@ def serve(argv: list[str]) -> int:
         default=100_000,
         help="entries (default: 100000); 0 for never",
     )
-    parser.add_argument(
-        "--segment-bytes",
-        metavar="N",
-        type=natural,
-        default=64 << 20,
-        help="size of the log's files (default: 64 MiB)",
-    )
     parser.add_argument("--trace", metavar="FILE", default="", help="log every step, for a judge")
     parser.add_argument("--json", action="store_true", help="one JSON object when it serves")
     connection_flags(parser, "; made if it is not there")
     flags = parser.parse_args(argv)
-    from engine.raft.replica import Plan, parse_initial
     from engine.raft.replica import serve as serve_member
     from engine.raft.server import Limits
-    from engine.raft.settings import LABS, LAN
-    from engine.storage.log import LogSettings
-    from engine_cmd.flags import token_made
 
-    endpoints = (flags.listen, flags.clients, flags.admin)
-    if flags.segment_bytes < SEGMENT_BYTES_MIN:
-        raise UsageError(f"Segments of the log have {SEGMENT_BYTES_MIN} bytes or more.")
-    tcp = next((one for one in endpoints if one.startswith("tcp://")), "")
-    serve_member(
-        Plan(
-            flags.dir,
-            *endpoints,
-            initial=parse_initial(flags.initial.split(",") if flags.initial else ()),
-            timing={"lan": LAN, "labs": LABS}[flags.timing],
-            limits=Limits(flags.snapshot_every, reserve=min(1 << 20, flags.segment_bytes // 4)),
-            log=LogSettings(flags.segment_bytes),
-            token=token_made(tcp, flags.token),
-            via=dict(flags.via),
-            trace=flags.trace,
-            as_json=flags.json,
-        )
-    )
+    reserve = min(1 << 20, flags.segment_bytes // 4)
+    serve_member(plan_of(flags, Limits(flags.snapshot_every, reserve=reserve), trace=flags.trace))
     return 0
-
-
-def natural(text: str) -> int:
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a number")
-    return int(text)
 
 
 def submit(argv: list[str]) -> int:

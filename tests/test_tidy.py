@@ -49,6 +49,7 @@ LAYERS = {
     "engine.runtime": 3,
     "engine.sim": 3,
     "engine.raft": 4,
+    "engine.kv": 5,
     "engine.mapreduce": 6,
     "engine.locks": 6,
     "engine.views": 6,

@@ -41,6 +41,8 @@ class Front:
     clients' requests is (`bundle`), does (`enact`) and answers (`done`, `reject`)."""
 
     replica: Replica
+    bulk = 0
+    """The kind of message that clients ask in bulk with."""
 
     def __init__(self) -> None:
         self.malformed = 0

@@ -19,7 +19,7 @@ from engine.raft.front import Front
 from engine.raft.leader import Leader
 from engine.raft.machine import Raft
 from engine.raft.membership import founders, pack, unpack
-from engine.raft.requests import SUBMIT, Seat, Status
+from engine.raft.requests import Seat, Status
 from engine.raft.sane import CarefulRaft
 from engine.raft.server import Limits, RaftServer, recover
 from engine.raft.settings import LAN, MILLISECOND, Settings, Timing
@@ -228,13 +228,14 @@ def serve(plan: Plan, front: Front | None = None) -> None:
         settings = Settings(home.member, GROUP, timing=plan.timing)
         incarnation = new_incarnation()
         raft = CarefulRaft(settings, recovered, kept, random.Random(incarnation ^ home.member))
-        listeners += _listeners(home, plan)
+        front = front or ToldFront()
+        listeners += _listeners(home, plan, front.bulk)
         works: list[Replica] = []
         world = DurableWorld(
             log, home.log, lambda work: works[0].work(work), *listeners,
             role="replica", incarnation=incarnation, token=plan.token, via=plan.via,
         )  # fmt: skip
-        replica = Replica(raft, world, log, snapshots, front or ToldFront(), plan.limits)
+        replica = Replica(raft, world, log, snapshots, front, plan.limits)
         works.append(replica)
         if plan.trace:
             trace = _traced(replica, plan.trace)
@@ -300,7 +301,7 @@ def _refuse_if_alone(home: Home, recovered: GroupLog) -> None:
         )
 
 
-def _listeners(home: Home, plan: Plan) -> Sequence[Listener]:
+def _listeners(home: Home, plan: Plan, bulk: int) -> Sequence[Listener]:
     """One after the other, so that a failure closes those before it."""
     made: list[Listener] = []
     asked = (plan.peers, plan.clients, plan.admin)
@@ -311,7 +312,7 @@ def _listeners(home: Home, plan: Plan) -> Sequence[Listener]:
                     address or f"ipc://{os.path.join(home.path, name)}",
                     token=plan.token,
                     roles=ROLES[name],
-                    bulk=SUBMIT if name == "clients" else None,
+                    bulk=bulk if name == "clients" else None,
                 )
             )
     except BaseException:

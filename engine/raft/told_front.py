@@ -13,6 +13,7 @@ from engine.raft.front import ENTRY_BYTES_MAX, Front
 from engine.raft.messages import Placed, Propose, Read, Refused
 from engine.raft.requests import (
     COMMAND_BYTES_MAX,
+    SUBMIT,
     SUBMITTED,
     Applied,
     Follow,
@@ -39,6 +40,8 @@ class Batch(Record):
 
 class ToldFront(Front):
     """Appends commands, counts them, and tells who follows what was applied."""
+
+    bulk = SUBMIT
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from engine.calls import Call
-from engine.contract import SECOND, Nanos, Server
+from engine.contract import SECOND, Machine, Nanos, Server
 from engine.errors import OutcomeUnknown
 from engine.runtime.world import SocketWorld
+
+
+class Runnable(Machine, Protocol):
+    """What `Caller.run` runs, until it has an outcome; a `Call`, for one."""
+
+    spoken_to: set[str]
+
+    @property
+    def outcome(self) -> Any: ...
+    @property
+    def handed_over(self) -> bool: ...
+
+
+class Pending(Machine, Protocol):
+    """What `Caller.run_until` runs."""
+
+    @property
+    def pending(self) -> bool: ...
 
 
 class Caller:
@@ -34,7 +51,11 @@ class Caller:
         """`timeout` in nanoseconds, as a `Call` takes it."""
         return None if self._timeout is None else int(self._timeout * SECOND)
 
-    def run(self, call: Call) -> Any:
+    def now(self) -> Nanos:
+        """The time by which what runs here goes."""
+        return self._world.now()
+
+    def run(self, call: Runnable) -> Any:
         """The answer. Raises what the call failed with, or why all whom it asks refuse to talk."""
         server = Server(call, self._world)
         while True:
@@ -51,6 +72,16 @@ class Caller:
         if call.outcome.error is not None:
             raise call.outcome.error
         return call.outcome.answer
+
+    def run_until(self, machine: Pending, enough: Callable[[], bool]) -> None:
+        """Turn after turn, `enough` being asked before and after each."""
+        server = Server(machine, self._world)
+        while not enough():
+            wake_at = server.turn()
+            if enough():
+                return
+            if not machine.pending:
+                self._world.wait(wake_at)
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,298 @@
+"""A client's side of the store: any number of requests at a time, until each outcome is known.
+
+A machine like any other (`engine.contract`). All that is asked in one turn shares a frame. A write
+has a session of its own while it is under way, and is repeated under the same number in it, however
+often its connection or its leader goes: the store does it once. What was not answered in time ends
+as `OutcomeUnknown` if anybody was ever handed it, and as `ConnectionFailed`, certainly not done, if
+nobody was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from engine.contract import SECOND, Event, Link, Linked, Nanos, Ready, Received, Send, peer
+from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown
+from engine.kv.requests import WRITE, Answered, Ask, AskTime, Time, Watch, Watched
+from engine.raft.client import Known
+from engine.raft.requests import Rejected
+
+REPEAT: Nanos = SECOND // 4
+"""Without an answer for so long it is said again."""
+LOOK_AGAIN: Nanos = SECOND // 50
+"""Before the next is asked, when nobody knows of a leader."""
+FRAME_BYTES = 1 << 19
+FRAME_REQUESTS = 256
+PLAIN, DEDUPLICATED = False, True
+
+
+class Ticket:
+    """One request: `answer` or `error` once it is `over`."""
+
+    __slots__ = ("again", "answer", "deadline", "error", "handed", "how", "key", "over", "request")
+
+    def __init__(self, how: int, request: tuple[Any, ...], deadline: Nanos | None) -> None:
+        self.how, self.request, self.deadline = how, request, deadline
+        self.key: list[Any] | None = None
+        """[session, sequence] of a write that is done once."""
+        self.handed = 0
+        """How often it was said to somebody who may do it."""
+        self.again: Nanos = 0
+        self.over = False
+        self.answer: tuple[Any, ...] = ()
+        self.error: EngineError | None = None
+
+
+class Frame:
+    """Tickets that were said together, to whom and when."""
+
+    __slots__ = ("address", "at", "tickets")
+
+    def __init__(self, address: str, at: Nanos, tickets: list[Ticket]) -> None:
+        self.address, self.at, self.tickets = address, at, tickets
+
+
+class Desk:
+    """Takes requests by `ask`; `step` and `ready` as every machine."""
+
+    def __init__(self, servers: Sequence[str], rng: random.Random) -> None:
+        self.known = Known(servers)
+        self.now: Nanos = 0
+        self.why = ""
+        """The last refusal."""
+        self.watched: list[Watched] = []
+        """What was told to watchers; whoever reads it takes it."""
+        self.spoken_to: set[str] = set()
+        self._rng = rng
+        self._time: Nanos | None = None
+        """Replicated time, as last heard: what a new session's name begins with."""
+        self._free: list[list[Any]] = []
+        self._new: deque[Ticket] = deque()
+        self._later: list[tuple[Nanos, Ticket]] = []
+        self._frames: dict[int, Frame] = {}
+        self._sends: list[Send] = []
+        self._hold: Nanos = 0
+        """Nothing is said before: nobody knows of a leader."""
+        self._time_asked: Nanos = 0
+        self.awaited: Ticket | None = None
+        """For whoever runs the desk until this one is over."""
+
+    @property
+    def outcome(self) -> Ticket | None:
+        """As `engine.runtime.caller` asks: of the one that is awaited."""
+        return self.awaited if self.awaited is not None and self.awaited.over else None
+
+    @property
+    def pending(self) -> bool:
+        """Something is to be said that the next turn says."""
+        return bool(self._sends)
+
+    @property
+    def handed_over(self) -> bool:
+        return self.awaited is not None and self.awaited.handed > 0
+
+    def ask(
+        self, how: int, request: tuple[Any, ...], patience: Nanos | None, now: Nanos, *, once: bool
+    ) -> Ticket:
+        """`request` as `engine.kv.commands` has it, without session and sequence. `once`: it must
+        not be done twice."""
+        ticket = Ticket(how, request, None if patience is None else now + patience)
+        if once:
+            ticket.key = [b"", 0]
+        self._new.append(ticket)
+        return ticket
+
+    def watch(self, ask: Watch) -> bool:
+        """Say this to whoever is asked; whether anybody is there."""
+        server = self._server()
+        if server:
+            self._say(server, ask)
+        return bool(server)
+
+    # --- in --------------------------------------------------------------------------------------
+
+    def step(self, now: Nanos, events: Sequence[Event]) -> None:
+        self.now = now
+        for event in events:
+            if type(event) is Received:
+                self._take(event.link, event.message)
+            elif type(event) is Linked:
+                self._linked(event.link, event.up)
+        self._expire(now)
+
+    def _take(self, link: Link, message: Any) -> None:
+        kind = type(message)
+        if kind is Answered:
+            self.known.addresses[message.sender] = link.principal
+            for frame in message.frames:
+                self._answered(frame)
+        elif kind is Rejected:
+            self.known.addresses[message.sender] = link.principal
+            self._rejected(message)
+        elif kind is Time:
+            self._time = max(self._time or 0, message.time)
+        elif kind is Watched:
+            self.watched.append(message)
+
+    def _answered(self, body: bytes) -> None:
+        try:
+            number, *answers = msgpack.unpackb(body, use_list=False)
+        except (ValueError, TypeError):
+            return  # not from a store of this version
+        frame = self._frames.pop(number, None) if type(number) is int else None
+        if frame is not None and len(answers) == len(frame.tickets):
+            for ticket, answer in zip(frame.tickets, answers, strict=True):
+                if not ticket.over:
+                    ticket.answer = answer
+                    self._end(ticket)
+
+    def _end(self, ticket: Ticket) -> None:
+        ticket.over = True
+        if ticket.key is not None and ticket.key[0]:
+            self._free.append(ticket.key)
+            ticket.key = None
+
+    def _rejected(self, message: Rejected) -> None:
+        """Not done, or unknown: then it is repeated under its number, or it may be read again."""
+        self.why = message.why
+        known = self.known.turn_to(message.leader)
+        if not known:
+            self._hold = self.now + LOOK_AGAIN
+        for number in message.numbers:
+            frame = self._frames.pop(number, None)
+            if frame is not None:
+                self._once_more(frame, done=message.unknown)
+
+    def _once_more(self, frame: Frame, *, done: bool) -> None:
+        for ticket in frame.tickets:
+            if not ticket.over:
+                ticket.handed -= not done
+                self._new.append(ticket)
+
+    def _linked(self, link: Link, up: bool) -> None:
+        address = link.principal
+        if up:
+            self.known.up.add(address)
+            return
+        self.known.up.discard(address)
+        for number in [n for n, frame in self._frames.items() if frame.address == address]:
+            self._once_more(self._frames.pop(number), done=True)
+
+    def _expire(self, now: Nanos) -> None:
+        for number, frame in list(self._frames.items()):
+            if now >= frame.at + REPEAT:
+                del self._frames[number]
+                self._once_more(frame, done=True)
+                if frame.address == self.known.server:
+                    self.known.turn_to(0)  # it is silent: ask another
+        for ticket in self._new:
+            if ticket.deadline is not None and now >= ticket.deadline and not ticket.over:
+                ticket.error = self._too_late(ticket)
+                self._end(ticket)
+        for frame in self._frames.values():
+            for ticket in frame.tickets:
+                if ticket.deadline is not None and now >= ticket.deadline and not ticket.over:
+                    ticket.error = self._too_late(ticket)
+                    self._end(ticket)
+
+    def _too_late(self, ticket: Ticket) -> EngineError:
+        there = len(self.known.up & set(self.known.servers))
+        why = f"; {self.why}" if self.why else ""
+        said = f"{there} of {len(self.known.servers)} replicas reachable{why}"
+        if ticket.handed and ticket.how == WRITE:
+            return OutcomeUnknown(f"{said}: it may have been done, or may yet be.")
+        return ConnectionFailed(f"{said}: nothing was done.")
+
+    # --- out -------------------------------------------------------------------------------------
+
+    def ready(self) -> Ready:
+        if self._new and self.now >= self._hold:
+            self._flush()
+        sends, self._sends = self._sends, []
+        return Ready(now=tuple(sends), wake_at=self._wake_at())
+
+    def _server(self) -> str:
+        """Whom to ask; all are dialed while nobody is linked."""
+        known = self.known
+        if known.server not in known.up:
+            for server in known.servers:
+                if server not in known.up:
+                    self._say(server, AskTime(0))  # which dials, and is not heard
+            there = [at for at, server in enumerate(known.servers) if server in known.up]
+            if not there:
+                return ""
+            known.asking = there[0]
+        return known.server
+
+    def _say(self, server: str, message: Any) -> None:
+        self.spoken_to.add(server)
+        self._sends.append(Send(peer(server), message))
+
+    def _flush(self) -> None:
+        server = self._server()
+        if not server:
+            return
+        waiting = [ticket for ticket in self._new if not ticket.over]
+        self._new.clear()
+        if self._time is None and any(t.key is not None and not t.key[0] for t in waiting):
+            self._new.extend(waiting)
+            if self.now >= self._time_asked + REPEAT:
+                self._time_asked = self.now
+                self._say(server, AskTime(0))
+            return
+        for how in {ticket.how: None for ticket in waiting}:
+            self._frames_of(server, how, [ticket for ticket in waiting if ticket.how == how])
+
+    def _frames_of(self, server: str, how: int, tickets: list[Ticket]) -> None:
+        packed: list[bytes] = []
+        part: list[Ticket] = []
+        size = 0
+        for ticket in tickets:
+            body = self._packed(ticket)
+            if part and (size + len(body) > FRAME_BYTES or len(part) >= FRAME_REQUESTS):
+                self._frame(server, how, part, packed)
+                packed, part, size = [], [], 0
+            packed.append(body)
+            part.append(ticket)
+            size += len(body)
+        self._frame(server, how, part, packed)
+
+    def _packed(self, ticket: Ticket) -> bytes:
+        if ticket.how != WRITE:
+            return bytes(msgpack.packb(ticket.request))
+        if ticket.key is None:
+            return bytes(msgpack.packb((b"", 1, *ticket.request)))
+        if not ticket.key[0]:
+            ticket.key = self._free.pop() if self._free else [self._session(), 0]
+            ticket.key[1] += 1
+        return bytes(msgpack.packb((*ticket.key, *ticket.request)))
+
+    def _session(self) -> bytes:
+        return (self._time or 0).to_bytes(8, "big") + self._rng.randbytes(8)
+
+    def _frame(self, server: str, how: int, part: list[Ticket], packed: list[bytes]) -> None:
+        self.known.number += 1
+        number = self.known.number
+        head = msgpack.Packer().pack_array_header(1 + len(packed))
+        for ticket in part:
+            ticket.handed += 1
+        self._frames[number] = Frame(server, self.now, part)
+        self._say(server, Ask(how, b"".join([head, msgpack.packb(number), *packed])))
+
+    def _wake_at(self) -> Nanos | None:
+        times = [frame.at + REPEAT for frame in self._frames.values()]
+        for ticket in self._new:
+            if not ticket.over:
+                times.append(max(self._hold, self.now + LOOK_AGAIN))
+                break
+        tickets = [*self._new, *(t for frame in self._frames.values() for t in frame.tickets)]
+        times += [t.deadline for t in tickets if t.deadline is not None and not t.over]
+        return min(times, default=None)
+
+    def check(self) -> None:
+        """Every ticket that is not over is waiting or said."""

@@ -1,0 +1,222 @@
+"""What a replica of the store does for its clients.
+
+Frames of requests come in bulk and are not looked into: what is to be placed in the log is placed
+as it came, behind a header with the time, and understood when it is applied. All reads of a turn
+are confirmed by one round of the members, and answered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from engine.contract import SECOND, Link, Nanos, ReadAt, Send
+from engine.kv.commands import pack_entry
+from engine.kv.machine import Machine
+from engine.kv.requests import ANSWERED, ASK, LOCAL, READ, WRITE, AskTime, Time, Watch
+from engine.kv.watchers import Watchers
+from engine.raft.front import ENTRY_BYTES_MAX, Front
+from engine.raft.herd import Herd
+from engine.raft.messages import Propose, Read, Refused
+from engine.raft.requests import Rejected, Status
+from engine.storage.entries import COMMAND, Entry
+
+TICK: Nanos = SECOND // 20
+"""From one entry that only expires what is due to the next."""
+
+Frames = list[tuple[Link, bytes]]
+
+
+class StoreFront(Front):
+    """The store as a `StateMachine`, and its counter."""
+
+    bulk = ASK
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self.machine = machine
+        self.watchers = Watchers(machine)
+        self.readers = Herd()
+        self.outcomes |= {"reads": 0, "local_reads": 0, "watched_events": 0}
+        self._reads: Frames = []
+        self._reading = False
+        self._since: tuple[int, Nanos, Nanos] = (0, 0, 0)
+        """Of the term that this member leads: the replicated time with which it began, and when
+        that was by our clock."""
+        self._tick_at: Nanos = 0
+        self._ticking = False
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def take(self, batch: Iterable[tuple[Link, bytes]]) -> None:
+        unpack, writes, reads = msgpack.unpackb, self._intake, self._reads
+        for link, body in batch:
+            try:
+                how, frame = unpack(body, use_list=False, max_ext_len=0)
+            except (ValueError, TypeError):
+                self.malformed += 1
+                continue
+            if type(frame) is not bytes:
+                self.malformed += 1
+            elif how == WRITE:
+                writes.append((link, frame))
+            elif how == READ:
+                reads.append((link, frame))
+            elif how == LOCAL:
+                self.outcomes["local_reads"] += 1
+                self._answer([(link, frame)], [self.machine.read(frame)])
+            else:
+                self.malformed += 1
+
+    def bundle(self, batch: Frames) -> Iterator[Propose]:
+        while batch:
+            size = most = 0
+            while most < len(batch) and size <= ENTRY_BYTES_MAX:
+                size += len(batch[most][1])
+                most += 1
+            part, batch = batch[:most], batch[most:]
+            yield self._proposed(part)
+
+    def _proposed(self, part: Frames) -> Propose:
+        frames = [(0, frame) for _, frame in part]
+        body = pack_entry(self.replica.group, self.time(self.replica.world.now()), frames)
+        return self.propose(body, self.placed, part)
+
+    def request(self, link: Link, ask: Any) -> list[Any]:
+        kind = type(ask)
+        if kind is AskTime:
+            self.say(link, Time(self.replica.raft.me, ask.number, self.machine.time))
+        elif kind is Watch:
+            self.watchers.ask(link, ask)
+        return []
+
+    def gone(self, link: Link) -> None:
+        self.watchers.gone(link)
+
+    def more(self, now: Nanos) -> list[Any]:
+        """A round for the reads that wait, and what has to expire."""
+        heard: list[Any] = []
+        if self._reads_ripe(now):
+            part, self._reads = self._reads, []
+            self._reading = True
+            heard.append(Read(self.context(self._read, part)))
+        if self._overdue(now):
+            self._ticking = True
+            self._tick_at = now + TICK
+            body = pack_entry(self.replica.group, self.time(now), [])
+            heard.append(self.propose(body, self._ticked, None))
+        return heard
+
+    def _reads_ripe(self, now: Nanos) -> bool:
+        waits = bool(self._reads) and not self._reading
+        return waits and self.readers.here(len(self._reads), now)
+
+    @property
+    def until(self) -> Nanos | None:
+        times = [super().until]
+        if self._reads and not self._reading:
+            times.append(self.readers.until)
+        due = self.machine.next_deadline()
+        if due is not None and self._leads and not self._ticking:
+            _, began, at = self._since
+            times.append(max(self._tick_at, at + due - began))
+        return min((time for time in times if time is not None), default=None)
+
+    # --- time ------------------------------------------------------------------------------------
+
+    @property
+    def _leads(self) -> bool:
+        raft = self.replica.raft
+        return raft.leader == raft.me
+
+    def time(self, now: Nanos) -> Nanos:
+        """Replicated time: what the leader found when it began, and what passed for it since. It
+        stands still while nobody leads, so what expires only ever lives longer."""
+        term = self.replica.raft.term
+        if self._since[0] != term:
+            self._since = term, self.machine.time, now
+        _, began, at = self._since
+        return max(self.machine.time, began + now - at)
+
+    def _overdue(self, now: Nanos) -> bool:
+        due = self.machine.next_deadline()
+        if due is None or self._ticking or self._waiting or not self._leads or now < self._tick_at:
+            return False
+        return due <= self.time(now)
+
+    def _ticked(self, answer: Any, _: None) -> None:
+        self._ticking = False
+
+    # --- what became of them ---------------------------------------------------------------------
+
+    def _read(self, answer: ReadAt | Refused, part: Frames) -> None:
+        self._reading = False
+        if isinstance(answer, Refused):
+            self.reject(part, answer.why, answer.leader, unknown=False)
+            return
+        self.outcomes["reads"] += len(part)
+        read = self.machine.read
+        self._answer(part, [read(frame) for _, frame in part])
+        self.readers.answered(len(part), len(self._reads), self.replica.world.now())
+
+    def _answer(self, part: Frames, answers: list[bytes]) -> None:
+        """All that is for one link in one message."""
+        of: dict[Link, list[bytes]] = {}
+        for (link, _), answer in zip(part, answers, strict=True):
+            if answer:
+                of.setdefault(link, []).append(answer)
+            else:
+                self.malformed += 1
+        me, tell, pack = self.replica.raft.me, self.replica.answer, msgpack.packb
+        for link, frames in of.items():
+            tell(link, ANSWERED, pack((me, frames)))  # an `Answered`, as the codec writes it
+
+    def reject(self, asked: Frames, why: str, leader: int, *, unknown: bool) -> None:
+        self.outcomes["unknown" if unknown else "rejected"] += len(asked)
+        of: dict[Link, list[int]] = {}
+        for link, frame in asked:
+            number = number_of(frame)
+            if number is not None:
+                of.setdefault(link, []).append(number)
+        for link, numbers in of.items():
+            self.say(link, Rejected(self.replica.raft.me, tuple(numbers), why, leader, unknown))
+
+    # --- the state machine -----------------------------------------------------------------------
+
+    def enact(self, entry: Entry) -> list[bytes]:
+        return self.machine.apply(entry.body) if entry.kind == COMMAND else []
+
+    def done(self, asked: Frames, answers: list[bytes]) -> int:
+        self.outcomes["submitted"] += len(asked)
+        self._answer(asked, answers)
+        return len(asked)
+
+    def pieces(self) -> Iterator[bytes]:
+        return self.machine.pieces()
+
+    def load(self, pieces: Iterator[bytes]) -> None:
+        """A snapshot from the leader; what was waited for may be in it, or not."""
+        self.machine.load(pieces)
+        self.forsake()
+
+    def status(self, number: int) -> Status:
+        return self.replica.status(number, self.machine.revision, self.machine.digest)
+
+    # --- the end of a turn -----------------------------------------------------------------------
+
+    def sends(self) -> list[Send]:
+        for link, told in self.watchers.news():
+            self.outcomes["watched_events"] += len(told.events)
+            self.say(link, told._replace(sender=self.replica.raft.me))
+        return super().sends()
+
+
+def number_of(frame: bytes) -> int | None:
+    """What its sender calls a frame."""
+    try:
+        number = msgpack.unpackb(frame, use_list=False, max_ext_len=0)[0]
+    except (ValueError, TypeError, IndexError):
+        return None
+    return number if type(number) is int and 0 <= number < 1 << 63 else None

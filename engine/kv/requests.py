@@ -1,0 +1,73 @@
+"""Messages between a replica of the store and its clients; what is in the frames: `commands`.
+
+`number` is the asker's own, and comes back with the answer. What was not done is said by
+`engine.raft.requests.Rejected`, and operators use what is there.
+"""
+
+# Annotations stay types here, not text: the codec reads them.
+from engine.record import Record
+from engine.wire.codec import message
+
+ASK, ANSWERED = 160, 161
+
+WRITE, READ, LOCAL = range(3)
+"""How a frame is to be treated: placed in the log; answered with all that was done before it came;
+answered with what this replica happens to have."""
+
+
+@message(ASK)
+class Ask(Record):
+    """A frame of requests, none of which depends on another: `WRITE`, `READ` or `LOCAL`."""
+
+    how: int
+    frame: bytes
+
+
+@message(ANSWERED)
+class Answered(Record):
+    """By `sender`: a frame of answers for each of these frames."""
+
+    sender: int
+    frames: tuple[bytes, ...]
+
+
+@message(162)
+class AskTime(Record):
+    """`Time`."""
+
+    number: int
+
+
+@message(163)
+class Time(Record):
+    """Replicated time, in ns, with which a session's name begins."""
+
+    sender: int
+    number: int
+    time: int
+
+
+@message(164)
+class Watch(Record):
+    """What happens to keys from `start` on, before `end` (b"": all; None: just that key), after
+    this revision. `Watched` as soon as there is something, once for each of `credit`; a `Watch`
+    with the same number and another credit gives more, one without any ends it."""
+
+    number: int
+    start: bytes
+    end: bytes | None
+    after: int
+    credit: int
+
+
+@message(165)
+class Watched(Record):
+    """(revision, key, whether it is deleted, value, create revision, version) of whole revisions,
+    each once, in order. Go on `after` this one. `compacted` > 0: what happened up to that revision
+    is not known any more, and nothing is told."""
+
+    sender: int
+    number: int
+    after: int
+    compacted: int
+    events: tuple[tuple[int, bytes, bool, bytes, int, int], ...]
