@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Self
@@ -13,9 +12,8 @@ from engine.errors import NotFoundError, UsageError
 from engine.kv import calls, commands
 from engine.kv.calls import CompareFailed, Found, Info, Maybe, Page, Plan, Text, Txn
 from engine.kv.desk import Desk
+from engine.kv.feed import Event, Feed
 from engine.kv.history import Compacted
-from engine.kv.requests import Watch, Watched
-from engine.record import Record
 from engine.runtime.caller import Caller, Client
 
 __all__ = [
@@ -30,20 +28,6 @@ __all__ = [
     "Store",
     "Txn",
 ]
-
-CREDIT = 16
-"""Answers that a watcher may be sent before it asks for more."""
-
-
-class Event(Record):
-    """A key was written, or with `deleted` is no more, at this revision."""
-
-    revision: int
-    key: bytes
-    deleted: bool
-    value: bytes
-    created: int
-    version: int
 
 
 class Store(Client):
@@ -64,7 +48,6 @@ class Store(Client):
         via: Mapping[str, str] | None = None,
     ) -> None:
         self._desk = Desk(endpoints(cluster), random.Random(os.urandom(16)))
-        self._watches = 0
         super().__init__(Caller(timeout=timeout, token=token, via=via))
 
     # --- keys ------------------------------------------------------------------------------------
@@ -174,8 +157,7 @@ class Store(Client):
         last = None if end is None else calls.as_bytes(end)
         if after is None:
             after = self.info().revision
-        self._watches += 1
-        return Watching(self._desk, self._caller, Watch(self._watches, begin, last, after, CREDIT))
+        return Watching(self._desk, self._caller, Feed(self._desk, begin, last, after))
 
     # --- the whole -------------------------------------------------------------------------------
 
@@ -230,47 +212,18 @@ class Lease:
 
 
 class Watching(Iterator[Event]):
-    """See `Store.watch`. `after` is how far it has got."""
+    """See `Store.watch`. `after` is the revision up to which all was handed out."""
 
-    def __init__(self, desk: Desk, caller: Caller, ask: Watch) -> None:
-        self._desk, self._caller, self._ask = desk, caller, ask
-        self._events: deque[Event] = deque()
-        self._said_to = ""
-        self._credit = 0
+    def __init__(self, desk: Desk, caller: Caller, feed: Feed) -> None:
+        self._desk, self._caller, self._feed = desk, caller, feed
 
     @property
     def after(self) -> int:
-        """The revision after which it goes on; what is not yet taken of earlier ones excepted."""
-        return self._ask.after
+        return self._feed.handed
 
     def __next__(self) -> Event:
-        while not self._events:
-            self._desk.awaited = None
-            self._caller.run_until(self._desk, self._tend)
-        return self._events.popleft()
-
-    def _tend(self) -> bool:
-        """Take what was told, and see that somebody has us in mind; whether there is something."""
-        told, self._desk.watched = self._desk.watched, []
-        for one in told:
-            if one.number == self._ask.number:
-                self._take(one)
-            else:
-                self._desk.watched.append(one)
-        server = self._desk.known.server
-        if self._said_to not in self._desk.known.up or self._credit <= 0:
-            self._credit = CREDIT if self._desk.watch(self._ask) else 0
-            self._said_to = server if self._credit else ""
-        return bool(self._events)
-
-    def _take(self, told: Watched) -> None:
-        if told.compacted:
-            raise Compacted(told.compacted)
-        self._credit -= 1
-        if told.after > self._ask.after:
-            fresh = [one for one in told.events if one[0] > self._ask.after]
-            self._events.extend(Event(*one) for one in fresh)
-            self._ask = self._ask._replace(after=told.after)
+        self._caller.run_until(self._desk, lambda: self._feed.tend(self._desk))
+        return self._feed.take()
 
 
 def endpoints(cluster: str | Sequence[str]) -> list[str]:

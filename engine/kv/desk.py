@@ -65,8 +65,8 @@ class Desk:
         self.now: Nanos = 0
         self.why = ""
         """The last refusal."""
-        self.watched: list[Watched] = []
-        """What was told to watchers; whoever reads it takes it."""
+        self.watched: dict[int, list[Watched]] = {}
+        """What was told to watchers, by number; whoever reads it takes it."""
         self.spoken_to: set[str] = set()
         self._rng = rng
         self._time: Nanos | None = None
@@ -107,12 +107,12 @@ class Desk:
         self._new.append(ticket)
         return ticket
 
-    def watch(self, ask: Watch) -> bool:
-        """Say this to whoever is asked; whether anybody is there."""
+    def say_watch(self, ask: Watch) -> str:
+        """Say this to whoever is asked: who that is, "" if nobody is there."""
         server = self._server()
         if server:
             self._say(server, ask)
-        return bool(server)
+        return server
 
     # --- in --------------------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class Desk:
         elif kind is Time:
             self._time = max(self._time or 0, message.time)
         elif kind is Watched:
-            self.watched.append(message)
+            self.watched.setdefault(message.number, []).append(message)
 
     def _answered(self, body: bytes) -> None:
         try:

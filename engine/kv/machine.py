@@ -290,5 +290,6 @@ def _hash(walk: Walk) -> Iterator[int]:
             for pair in zip(*found, strict=True):
                 crc = crc32c(b"".join(pair), crc)
             yield crc
+        yield crc
     finally:
         walk.end()

@@ -123,6 +123,20 @@ class SocketWorld:
         self._ready = {source for source, _ in ready} if ready else None
         self._let_go(now)
 
+    def look(self) -> bool:
+        """Whether something has arrived; for whoever waits elsewhere, by `descriptors`."""
+        ready = self._poller.poll(0)
+        self._ready = {source for source, _ in ready} if ready else None
+        return bool(ready)
+
+    def descriptors(self) -> set[int]:
+        """One of them becomes readable when something arrives; but what arrived before the last
+        turn ended may have been announced already, hence `look` after every turn."""
+        found = set()
+        for source, _ in self._poller.sockets:
+            found.add(source if isinstance(source, int) else int(source.getsockopt(zmq.FD)))
+        return found
+
     def close(self, linger_ms: int = 0) -> None:
         """Close all sockets; messages already sent get `linger_ms` to leave."""
         for outgoing in self._peers.values():
