@@ -145,7 +145,7 @@ class Store(Client):
         *,
         prefix: bool = False,
         after: int | None = None,
-    ) -> Iterator[Event]:
+    ) -> Watching:
         """What happens to a key, a range or a `prefix`, after a revision (None: from now on).
 
         Every event once, in order, those of one revision together; the iterator waits for them for
@@ -220,6 +220,11 @@ class Watching(Iterator[Event]):
     @property
     def after(self) -> int:
         return self._feed.handed
+
+    def wait(self, seconds: float) -> Event | None:
+        """The next event; None if there was none for so long."""
+        there = self._caller.run_until(self._desk, lambda: self._feed.tend(self._desk), seconds)
+        return self._feed.take() if there else None
 
     def __next__(self) -> Event:
         self._caller.run_until(self._desk, lambda: self._feed.tend(self._desk))

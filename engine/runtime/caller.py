@@ -73,15 +73,24 @@ class Caller:
             raise call.outcome.error
         return call.outcome.answer
 
-    def run_until(self, machine: Pending, enough: Callable[[], bool]) -> None:
-        """Turn after turn, `enough` being asked before and after each."""
-        server = Server(machine, self._world)
+    def run_until(
+        self, machine: Pending, enough: Callable[[], bool], seconds: float | None = None
+    ) -> bool:
+        """Turn after turn, `enough` being asked before and after each; False: it is not, after so
+        many seconds."""
+        server, world = Server(machine, self._world), self._world
+        until = None if seconds is None else world.now() + int(seconds * SECOND)
         while not enough():
             wake_at = server.turn()
             if enough():
-                return
+                break
+            if until is not None:
+                if world.now() >= until:
+                    return False
+                wake_at = until if wake_at is None else min(until, wake_at)
             if not machine.pending:
-                self._world.wait(wake_at)
+                world.wait(wake_at)
+        return True
 
     def close(self) -> None:
         """Close the connections."""
