@@ -226,6 +226,32 @@ def _line(seat: Seat, status: Any) -> str:
     )
 
 
+def member(argv: list[str]) -> int:
+    """add, remove and replace replicas, or let another one lead"""
+    parser = KV.parser("member", "Change who belongs to a cluster, while it serves.")
+    parser.add_argument("what", choices=("list", "add", "remove", "replace", "lead"))
+    parser.add_argument(
+        "id", metavar="ID", type=natural, nargs="?", default=0, help="as `engine kv status` has it"
+    )
+    flags = _asked(parser, argv)
+    from engine.kv import members
+    from engine.kv.up import found
+
+    folder = named(flags.cluster, "DIR")
+    if flags.what in ("remove", "replace") and not flags.id:
+        raise UsageError(f"Which replica? Give `engine kv member {flags.what}` its ID.")
+    if flags.what == "lead":
+        members.lead(folder, flags.id)
+    elif flags.what == "remove":
+        members.remove(folder, flags.id)
+    elif flags.what != "list":
+        new = members.add(folder) if flags.what == "add" else members.replace(folder, flags.id)
+        return _said(flags, {"id": new.id, "member": new.member}, str(new.id))
+    seats = [{"id": s.id, "member": s.member, "client": s.client} for s in found(folder)]
+    lines = "\n".join(f"{seat['id']}\t{seat['client']}" for seat in seats)
+    return _said(flags, {"replicas": seats}, lines if flags.what == "list" else "")
+
+
 # --- keys ----------------------------------------------------------------------------------------
 
 
@@ -456,6 +482,7 @@ KV = Family(
         "down": down,
         "serve": serve,
         "status": status,
+        "member": member,
         "get": get,
         "put": put,
         "append": append,

@@ -6,10 +6,12 @@
 
 Grammar of `cluster.json`, version 1: one JSON object, and a newline. Worked example::
 
-    {"version": 1, "sockets": "/tmp/engine-0c5a1f", "members": [{"id": 1, "member": 2871983405}]}
+    {"version": 1, "sockets": "/tmp/engine-0c5a1f",
+     "members": [{"id": 1, "member": 2871983405, "founder": true}]}
 
 `sockets` is a private directory with a short name, since sockets' paths may not be long; it is made
-again if somebody has tidied up.
+again if somebody has tidied up. Whoever founded the group knows the others from the start; a member
+that is no founder waits until the leader adds it.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class Seat(Record):
     folder: str
     member: int
     sockets: str
+    founder: bool = True
 
     @property
     def peers(self) -> str:
@@ -70,9 +73,10 @@ def found(folder: str) -> list[Seat]:
         if read["version"] != VERSION:
             raise RefusedError(f"{name} is of version {read['version']!r}, we read {VERSION}.")
         sockets, folder = str(read["sockets"]), os.path.abspath(folder)
+        seats = [(int(one["id"]), int(one["member"]), one["founder"]) for one in read["members"]]
         return [
-            Seat(int(one["id"]), os.path.join(folder, str(one["id"])), int(one["member"]), sockets)
-            for one in read["members"]
+            Seat(id_, os.path.join(folder, str(id_)), member, sockets, founder is True)
+            for id_, member, founder in seats
         ]
     except FileNotFoundError:
         raise NotFoundError(
@@ -110,10 +114,23 @@ def _made(folder: str, replicas: int) -> list[Seat]:
         Seat(n, os.path.join(folder, str(n)), make(os.path.join(folder, str(n))), sockets)
         for n in numbers
     ]
-    members = [{"id": seat.id, "member": seat.member} for seat in seats]
-    text = json.dumps({"version": VERSION, "sockets": sockets, "members": members})
-    write_atomically(os.path.join(folder, "cluster.json"), text.encode() + b"\n", mode=0o600)
+    write(folder, seats)
     return seats
+
+
+def write(folder: str, seats: Sequence[Seat]) -> None:
+    """Make these the cluster of a folder, durably."""
+    members = [{"id": s.id, "member": s.member, "founder": s.founder} for s in seats]
+    text = json.dumps({"version": VERSION, "sockets": seats[0].sockets, "members": members})
+    write_atomically(os.path.join(folder, "cluster.json"), text.encode() + b"\n", mode=0o600)
+
+
+def new_seat(folder: str, seats: Sequence[Seat]) -> Seat:
+    """One more, with a folder of its own, that is nobody's yet."""
+    taken = {int(name) for name in os.listdir(folder) if name.isdecimal()}
+    number = max(taken | {seat.id for seat in seats}) + 1
+    path = os.path.join(os.path.abspath(folder), str(number))
+    return Seat(number, path, make(path), seats[0].sockets, founder=False)
 
 
 def _socket_folder(path: str) -> None:
@@ -146,6 +163,7 @@ class Keeper:
         self.folder, self.restart = folder, restart
         self._flags = tuple(flags)
         self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._leaving: list[subprocess.Popen[bytes]] = []
         self._died: dict[int, list[float]] = {seat.id: [] for seat in self.seats}
         self._start_at: dict[int, float] = {seat.id: 0.0 for seat in self.seats}
 
@@ -160,7 +178,7 @@ class Keeper:
         for process in self._running.values():
             process.terminate()
         deadline = monotonic() + END_SECONDS
-        for process in self._running.values():
+        for process in (*self._running.values(), *self._leaving):
             try:
                 process.wait(max(0.0, deadline - monotonic()))
             except subprocess.TimeoutExpired:
@@ -174,9 +192,24 @@ class Keeper:
         process = self._running.get(seat.id)
         return process.pid if process is not None else 0
 
+    def reread(self) -> None:
+        """Somebody has added or removed replicas."""
+        seats = {seat.id: seat for seat in found(self.folder)}
+        for seat in self.seats:
+            if seat.id not in seats:
+                self._start_at.pop(seat.id, None)
+                process = self._running.pop(seat.id, None)
+                if process is not None:
+                    process.terminate()
+                    self._leaving.append(process)
+        for number in seats.keys() - {seat.id for seat in self.seats}:
+            self._died[number], self._start_at[number] = [], 0.0
+        self.seats = list(seats.values())
+
     def look(self) -> float | None:
         """Start who is due; the seconds until the next is."""
         now = monotonic()
+        self._leaving = [process for process in self._leaving if process.poll() is None]
         for seat in self.seats:
             process = self._running.get(seat.id)
             if process is not None and process.poll() is not None:
@@ -192,15 +225,17 @@ class Keeper:
     def _ended(self, seat: Seat, code: int, now: float) -> None:
         how = f"signal {-code}" if code < 0 else f"code {code}"
         sys.stderr.write(f"engine: replica {seat.id} ended with {how}\n")
-        if self.restart:
+        if self.restart and code != RefusedError.exit_code:  # what is refused stays so
             recent = [at for at in self._died[seat.id] if at > now - 60]
             self._died[seat.id] = [*recent, now]
             self._start_at[seat.id] = now + RESTART_SECONDS[min(len(recent), 3)]
 
     def _started(self, seat: Seat) -> subprocess.Popen[bytes]:
-        initial = ",".join(f"{one.member}={one.peers}" for one in self.seats)
         command = [sys.executable, "-m", "engine_cmd.main", "kv", "serve", "--dir", seat.folder]
-        command += ["--initial", initial, "--listen", seat.peers, "--clients", seat.client]
+        if seat.founder:
+            founders = [f"{one.member}={one.peers}" for one in self.seats if one.founder]
+            command += ["--initial", ",".join(founders)]
+        command += ["--listen", seat.peers, "--clients", seat.client]
         command += ["--admin", seat.admin, "--parent", str(os.getpid()), *self._flags]
         with open(f"{seat.folder}.log", "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -244,16 +279,21 @@ def keep(keeper: Keeper, ready: Callable[[Keeper], None]) -> None:
     """Keep it up until SIGINT or SIGTERM; `ready` is called once somebody leads."""
     bell, ring = os.pipe()
     os.set_blocking(ring, False)
-    ended: list[int] = []
+    said: list[int] = []
 
-    def end(number: int, _: object) -> None:
-        ended.append(number)
+    def heard(number: int, _: object) -> None:
+        said.append(number)
         os.write(ring, b"!")
 
-    before = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM)}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, heard) for number in signals}
     deadline, told = monotonic() + READY_SECONDS, False
     try:
-        while not ended:
+        while not {signal.SIGINT, signal.SIGTERM} & set(said):
+            if said:
+                said.clear()
+                os.read(bell, 64)
+                keeper.reread()
             seconds = keeper.look()
             if not told:
                 if any(s.role == "leader" and s.commit for s in keeper.statuses().values()):
@@ -274,6 +314,26 @@ def keep(keeper: Keeper, ready: Callable[[Keeper], None]) -> None:
 
 def end(folder: str) -> int:
     """End whoever keeps the cluster of a folder up, and wait for it; its pid. NotFoundError."""
+    pid = keeper_of(folder)
+    if not pid:
+        raise NotFoundError(f"Nothing is up in {folder}.")
+    _signal(pid, signal.SIGTERM)
+    deadline, poll = monotonic() + 2 * END_SECONDS, select.poll()
+    while keeper_of(folder) == pid:
+        if monotonic() > deadline:
+            raise RefusedError(f"Process {pid} keeps {folder} up and does not end.")
+        poll.poll(20)
+    return pid
+
+
+def reread(folder: str) -> None:
+    """Have whoever keeps it up look at `cluster.json` again, if anybody does."""
+    if pid := keeper_of(folder):
+        _signal(pid, signal.SIGHUP)
+
+
+def keeper_of(folder: str) -> int:
+    """The process that keeps it up; 0 if none does. NotFoundError, RefusedError."""
     if not os.path.isdir(folder):
         raise NotFoundError(f"There is no folder {folder}.")
     try:
@@ -281,22 +341,16 @@ def end(folder: str) -> int:
     except RefusedError:
         pass
     else:
-        raise NotFoundError(f"Nothing is up in {folder}.")
+        return 0
     with open(os.path.join(folder, "lock"), encoding="ascii", errors="replace") as file:
         text = file.read(32).strip()
     if not text.isdecimal():
         raise RefusedError(f"{folder}/lock does not say who holds it: try again.")
-    pid = int(text)
+    return int(text)
+
+
+def _signal(pid: int, number: int) -> None:
     try:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
     except ProcessLookupError:
-        return pid
-    deadline = monotonic() + 2 * END_SECONDS
-    poll = select.poll()
-    while monotonic() < deadline:
-        try:
-            DirectoryLock(folder).close()
-            return pid
-        except RefusedError:
-            poll.poll(20)
-    raise RefusedError(f"Process {pid} keeps {folder} up and does not end.")
+        pass  # it has just ended
