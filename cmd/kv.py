@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import ConnectionFailed, NotFoundError, UsageError
+from engine.errors import ConnectionFailed, EngineError, NotFoundError, UsageError
 from engine_cmd.flags import Family, Parser, client_flags, connection_flags, named, natural, shown
 from engine_cmd.replicas import plan_of, replica_flags
 
@@ -252,6 +252,59 @@ def member(argv: list[str]) -> int:
     return _said(flags, {"replicas": seats}, lines if flags.what == "list" else "")
 
 
+def snapshot(argv: list[str]) -> int:
+    """write a backup of a running cluster into a file"""
+    parser = KV.parser("snapshot", "Write a backup: all that was acknowledged by now is in it.")
+    parser.add_argument("file", metavar="FILE")
+    flags = _asked(parser, argv)
+    from engine.kv.backup import save
+
+    taken = save(named(flags.cluster, "DIR"), flags.file, timeout=flags.timeout)
+    result = {"file": flags.file, "revision": taken.revision, "bytes": taken.size}
+    return _said(flags, result, f"revision {taken.revision}, {taken.size} bytes")
+
+
+def restore(argv: list[str]) -> int:
+    """make a new cluster from a backup"""
+    parser = KV.parser("restore", "Make a new cluster in a folder from a backup, for `kv up`.")
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--dir", metavar="DIR", required=True, help="a new folder")
+    parser.add_argument("--replicas", metavar="N", type=natural, default=3, help="default: 3")
+    parser.add_argument("--json", action="store_true", help="one JSON object, errors too")
+    flags = parser.parse_args(argv)
+    from engine.kv.backup import restore as restored
+
+    seats = restored(flags.file, flags.dir, flags.replicas)
+    result = {"dir": os.path.abspath(flags.dir), "replicas": [{"id": seat.id} for seat in seats]}
+    return _said(flags, result, f"engine kv up --dir {flags.dir}")
+
+
+def hash_(argv: list[str]) -> int:
+    """compare what the replicas have"""
+    parser = KV.parser("hash", "A sum over all keys of each replica; 1 if they are not the same.")
+    flags = _asked(parser, argv)
+    from engine.kv.backup import hashes
+
+    told = hashes(named(flags.cluster, "DIR"), timeout=flags.timeout)
+    rows = {
+        number: one and {"revision": one.revision, "hash": f"{one.crc:08x}"}
+        for number, one in told.items()
+    }
+    of: dict[int, set[int]] = {}
+    for one in told.values():
+        if one is not None:
+            of.setdefault(one.revision, set()).add(one.crc)
+    if flags.json:
+        shown({"replicas": [{"id": n, **(row or {})} for n, row in rows.items()], "error": None})
+    else:
+        for number, row in rows.items():
+            what = f"{row['hash']} at revision {row['revision']}" if row else "nobody answers"
+            print(f"replica {number}: {what}")
+    if any(len(sums) > 1 for sums in of.values()):
+        raise EngineError("Replicas of one revision differ: replace the one that is alone.")
+    return 0
+
+
 # --- keys ----------------------------------------------------------------------------------------
 
 
@@ -483,6 +536,9 @@ KV = Family(
         "serve": serve,
         "status": status,
         "member": member,
+        "snapshot": snapshot,
+        "restore": restore,
+        "hash": hash_,
         "get": get,
         "put": put,
         "append": append,

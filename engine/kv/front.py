@@ -13,6 +13,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from engine.contract import SECOND, Link, Nanos, ReadAt, Send
+from engine.kv.care import Care
 from engine.kv.commands import pack_entry
 from engine.kv.machine import Machine
 from engine.kv.requests import ANSWERED, ASK, LOCAL, READ, WRITE, AskTime, Time, Watch
@@ -38,6 +39,7 @@ class StoreFront(Front):
         super().__init__()
         self.machine = machine
         self.watchers = Watchers(machine)
+        self.care = Care(self)
         self.readers = Herd()
         self.outcomes |= {"reads": 0, "local_reads": 0, "watched_events": 0}
         self._reads: Frames = []
@@ -90,6 +92,8 @@ class StoreFront(Front):
             self.say(link, Time(self.replica.raft.me, ask.number, self.machine.time))
         elif kind is Watch:
             self.watchers.ask(link, ask)
+        elif link.role == "admin":
+            self.care.ask(link, ask)
         return []
 
     def gone(self, link: Link) -> None:
@@ -98,6 +102,8 @@ class StoreFront(Front):
     def more(self, now: Nanos) -> list[Any]:
         """A round for the reads that wait, and what has to expire."""
         heard: list[Any] = []
+        for link, answer in self.care.answers():
+            self.say(link, answer)
         if self._reads_ripe(now):
             part, self._reads = self._reads, []
             self._reading = True
@@ -118,11 +124,16 @@ class StoreFront(Front):
         times = [super().until]
         if self._reads and not self._reading:
             times.append(self.readers.until)
+        if self.care.busy:
+            times.append(0)
         due = self.machine.next_deadline()
-        if due is not None and self._leads and not self._ticking:
+        if due is not None and self._leads and not self._ticking and not self._waiting:
             _, began, at = self._since
             times.append(max(self._tick_at, at + due - began))
         return min((time for time in times if time is not None), default=None)
+
+    def due(self, now: Nanos) -> bool:
+        return super().due(now) or self._reads_ripe(now) or self._overdue(now)
 
     # --- time ------------------------------------------------------------------------------------
 

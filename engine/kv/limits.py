@@ -18,8 +18,8 @@ class Limits(Record):
     """Of a frame of requests."""
     sessions: int = 200_000
     leases: int = 200_000
-    lease_keys: int = 100_000
-    """That may hang on one lease."""
+    lease_keys: int = 16_384
+    """That may hang on one lease. They are sorted when it ends, if they are many."""
     history_events: int = 16_384
     history_bytes: int = 32 << 20
     """Of keys and records in the history."""

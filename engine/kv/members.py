@@ -21,7 +21,7 @@ def add(folder: str) -> Seat:
     """One more replica; returns when it votes. EngineError."""
     seats = found(folder)
     seat = new_seat(folder, seats)
-    _leader(seats)  # before anything is written: somebody must be there to add it
+    leader_of(seats)  # before anything is written: somebody must be there to add it
     write(folder, [*seats, seat])
     reread(folder)
     _change(folder, lambda wanted: wanted.update({seat.member: (seat.peers, True)}))
@@ -51,7 +51,7 @@ def lead(folder: str, number: int) -> None:
     """Hand leadership to this replica, 0 for whoever has most; returns when it leads."""
     seats = found(folder)
     target = _seat(seats, number).member if number else 0
-    leader, before = _leader(seats)
+    leader, before = leader_of(seats)
     if before.member == target:
         return
     with Operator(leader.admin) as operator:
@@ -74,7 +74,8 @@ def _seat(seats: Sequence[Seat], number: int) -> Seat:
     raise NotFoundError(f"There is no replica {number}; there are {there}.")
 
 
-def _leader(seats: Sequence[Seat]) -> tuple[Seat, Any]:
+def leader_of(seats: Sequence[Seat]) -> tuple[Seat, Any]:
+    """Who leads, and its status. ConnectionFailed."""
     told = statuses(seats)
     leads = [(told[s.id].term, s) for s in seats if s.id in told and told[s.id].role == "leader"]
     if not leads:
@@ -92,7 +93,7 @@ def _change(folder: str, change: Any) -> None:
     while True:
         seats = found(folder)
         try:
-            leader, status = _leader(seats)
+            leader, status = leader_of(seats)
             wanted = {seat.id: (seat.address, seat.role != LEARNER) for seat in status.seats}
             change(wanted)
             with Operator(leader.admin) as operator:
@@ -106,7 +107,7 @@ def _await(folder: str, member: int, *, votes: bool) -> None:
     deadline = monotonic() + SETTLE_SECONDS
     while True:
         try:
-            _, status = _leader(found(folder))
+            _, status = leader_of(found(folder))
         except ConnectionFailed as error:
             _patience(deadline, str(error))
             continue

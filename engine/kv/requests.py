@@ -71,3 +71,57 @@ class Watched(Record):
     after: int
     compacted: int
     events: tuple[tuple[int, bytes, bool, bytes, int, int], ...]
+
+
+# --- operators -----------------------------------------------------------------------------------
+
+
+@message(166)
+class TakeSnapshot(Record):
+    """Take a snapshot of all that is applied. `Taken` when it is complete."""
+
+    number: int
+
+
+@message(167)
+class Taken(Record):
+    """It covers the log up to entry `last`, of `term`, and has `size` bytes."""
+
+    number: int
+    last: int
+    term: int
+    size: int
+    revision: int
+
+
+@message(168)
+class FetchSnapshot(Record):
+    """What the snapshot up to entry `last` has from `offset` on. `SnapshotPiece`."""
+
+    number: int
+    last: int
+    offset: int
+
+
+@message(169)
+class SnapshotPiece(Record):
+    """Some of it; nothing at its end, or if it is not there any more."""
+
+    number: int
+    data: bytes
+
+
+@message(170)
+class AskHash(Record):
+    """`Hash`."""
+
+    number: int
+
+
+@message(171)
+class Hash(Record):
+    """A sum over all keys as they were at this revision: equal on all replicas."""
+
+    number: int
+    revision: int
+    crc: int

@@ -123,6 +123,10 @@ class Front:
         heard += self.more(now)
         return heard
 
+    def due(self, now: Nanos) -> bool:
+        """Whether a turn would have something to do even if nothing has arrived."""
+        return self.ripe(now)
+
     def ripe(self, now: Nanos) -> bool:
         """Requests are here, and it is time for an entry with them.
 

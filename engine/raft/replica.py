@@ -91,9 +91,9 @@ class Replica(RaftServer):
     def turn(self) -> Nanos | None:
         begin = monotonic_ns()
         wake_at = super().turn()
-        if self.front.ripe(now := monotonic_ns()):  # there has just been made room
+        if self.front.due(monotonic_ns()):  # there has just been made room
             wake_at = super().turn()
-        elif (until := self.front.until) is not None and now < until:
+        if (until := self.front.until) is not None:
             wake_at = until if wake_at is None else min(wake_at, until)
         self.turns += 1
         took = monotonic_ns() - begin

@@ -211,14 +211,14 @@ class RaftServer(Server):
             return Send(send.link, ask._replace(entries=entries))
         if type(message) is WithPiece:
             piece, size = message
-            data = self._bytes(piece.last, piece.offset, size)
+            data = self.snapshot_bytes(piece.last, piece.offset, size)
             return Send(send.link, piece._replace(data=data))
         return send
 
     def _entries(self, first: int, last: int) -> tuple[Entry, ...]:
         return self.log.entries(self.group, first, last, 1 << 62)
 
-    def _bytes(self, last: int, offset: int, size: int) -> bytes:
+    def snapshot_bytes(self, last: int, offset: int, size: int) -> bytes:
         """Of a snapshot; nothing if it is gone or damaged, and then its receiver asks again."""
         found = self._find(last)
         return self.snapshots.read(found, offset, size) if found else b""
@@ -273,6 +273,14 @@ class RaftServer(Server):
         many = 0 < every <= self.applied - last
         if many or 0 < size <= self._applied_bytes:
             self._begin_snapshot()
+
+    def snapshot_now(self) -> bool:
+        """Begin one whether it is due or not; False while another one is being taken, or there is
+        no space. It is among the machine's when it is complete."""
+        if self._pieces is None:
+            self._begin_snapshot()
+            return self._pieces is not None
+        return False
 
     def _begin_snapshot(self) -> None:
         """If there is space for one, or was when it was last looked."""

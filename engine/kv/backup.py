@@ -1,0 +1,138 @@
+"""Backups: a snapshot of a running store in a file, and new clusters from it.
+
+The file is a snapshot as `engine.storage.snapshots` has it, complete and verified, with everything
+in it: keys, leases, sessions, limits and history. A cluster that is restored from it is another one
+with members of its own; it begins where the snapshot ends, with the same revisions.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+
+from engine.errors import DamagedData, EngineError, NotFoundError, RefusedError, UsageError
+from engine.kv.client import Store
+from engine.kv.members import leader_of
+from engine.kv.requests import AskHash, FetchSnapshot, Hash, SnapshotPiece, Taken, TakeSnapshot
+from engine.kv.up import Seat, found, founded
+from engine.raft.client import Operator
+from engine.raft.membership import founders, pack
+from engine.raft.replica import GROUP
+from engine.storage.directory import Folder, FolderFile
+from engine.storage.entries import Base, State
+from engine.storage.files import sync_directory
+from engine.storage.log import Log, LogSettings
+from engine.storage.snapshots import Snapshot, Snapshots, read_header, read_pieces
+
+TRIES = 5
+
+
+class StoreOperator(Operator):
+    """What can be asked of one replica besides."""
+
+    def take_snapshot(self) -> Taken:
+        """Of all that it has applied."""
+        taken: Taken = self._ask(TakeSnapshot(self._next()))
+        return taken
+
+    def fetch(self, last: int, offset: int) -> bytes:
+        """A piece of a snapshot; nothing at its end."""
+        piece: SnapshotPiece = self._ask(FetchSnapshot(self._next(), last, offset))
+        return piece.data
+
+    def hash(self) -> Hash:
+        """A sum over all its keys."""
+        told: Hash = self._ask(AskHash(self._next()))
+        return told
+
+
+def save(folder: str, path: str, *, timeout: float | None = 60.0) -> Taken:
+    """Write a backup of the running cluster of a folder into a new file: all that was acknowledged
+    before this call is in it. EngineError."""
+    if os.path.lexists(path):
+        raise RefusedError(f"{path} is there already: name a new file.")
+    with Store(folder, timeout=timeout) as store:
+        revision = store.info().revision
+    seats = found(folder)
+    for _ in range(TRIES):
+        seat, _ = leader_of(seats)
+        with StoreOperator(seat.admin, timeout=timeout) as operator:
+            taken = operator.take_snapshot()
+            if taken.revision >= revision and _fetched(operator, taken, path):
+                return taken
+    raise EngineError(f"No snapshot could be read to its end in {TRIES} tries: try again.")
+
+
+def _fetched(operator: StoreOperator, taken: Taken, path: str) -> bool:
+    private = f"{path}.{secrets.token_hex(4)}"
+    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            while file.tell() < taken.size:
+                piece = operator.fetch(taken.last, file.tell())
+                if not piece:
+                    return False  # later ones have taken its place
+                file.write(piece)
+            file.flush()
+            os.fsync(descriptor)
+        os.link(private, path)  # which fails if somebody else was faster
+        sync_directory(os.path.dirname(os.path.abspath(path)))
+        return True
+    except FileExistsError:
+        raise RefusedError(f"{path} is there already: name a new file.") from None
+    finally:
+        os.unlink(private)
+
+
+def restore(path: str, folder: str, replicas: int) -> Sequence[Seat]:
+    """Make a new cluster in a folder from a backup; `engine kv up` starts it. EngineError."""
+    if os.path.isdir(folder) and os.listdir(folder):
+        raise RefusedError(f"{folder} is not empty: name a new folder.")
+    try:
+        file = FolderFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise NotFoundError(f"There is no backup {path}.") from None
+    try:
+        backup = read_header(file, path, GROUP)
+        if backup is None:
+            raise DamagedData(path, 0, "it is no backup of ours")
+        for _ in read_pieces(file, backup):
+            pass  # before anything is made of it
+        seats = founded(folder, replicas)
+        config = pack(founders({seat.member: seat.peers for seat in seats}))
+        for seat in seats:
+            _fill(os.path.join(seat.folder, "log"), file, backup, config)
+        return seats
+    finally:
+        file.close()
+
+
+def _fill(folder: str, file: FolderFile, backup: Snapshot, config: bytes) -> None:
+    """The log of a member that has nothing but the snapshot, and its group."""
+    directory = Folder(folder)
+    try:
+        writer = Snapshots(directory, GROUP).writer(backup.last, backup.term, config)
+        for piece in read_pieces(file, backup):
+            writer.write(piece)
+        writer.finish()
+        log = Log.open(directory, LogSettings(), lambda: secrets.randbits(64))
+        log.append((Base(GROUP, backup.last, backup.term, config), State(GROUP, backup.term, 0)))
+        log.settle(log.sync())
+        log.close()
+    finally:
+        directory.close()
+
+
+def hashes(folder: str, *, timeout: float | None = 60.0) -> dict[int, Hash | None]:
+    """What each replica says, by id; None for those that do not answer."""
+    told: dict[int, Hash | None] = {}
+    for seat in found(folder):
+        try:
+            with StoreOperator(seat.admin, timeout=timeout) as operator:
+                told[seat.id] = operator.hash()
+        except UsageError:
+            raise
+        except EngineError:
+            told[seat.id] = None
+    return told
