@@ -31,6 +31,14 @@ unknown, 6 refused.
 """
 
 SNAPSHOT_BYTES = 64 << 20
+TXN_HELP = """\
+Do `then` if all compares hold, else `else`. FILE has one JSON object:
+  {"if": [["key", "version", "=", 0], ["key", "value", "!=", "text"]],
+   "then": [["put", "key", "text"], ["append", "key", "text"], ["delete", "key"]],
+   "else": [["get", "key"], ["range", "start", "end"]]}
+Compares are of value, version, create, mod or lease, with = != < >. Exit code 3 if they do not hold
+and there is no `else`.
+"""
 
 
 # --- servers -------------------------------------------------------------------------------------
@@ -385,6 +393,67 @@ def cas(argv: list[str]) -> int:
     return _said(flags, {"done": True}, "")
 
 
+def txn(argv: list[str]) -> int:
+    """do one or the other, all of it or nothing"""
+    parser = KV.parser("txn", TXN_HELP)
+    parser.add_argument("file", metavar="FILE", help="JSON, or - for stdin")
+    flags = _asked(parser, argv)
+    from engine.kv.transcript import parsed, told
+
+    if flags.file == "-":
+        text = sys.stdin.read()
+    else:
+        try:
+            with open(flags.file, encoding="utf-8") as file:
+                text = file.read()
+        except OSError as error:
+            raise UsageError(f"{flags.file} cannot be read: {error.strerror}.") from None
+    compares, then, otherwise = parsed(text)
+    with _store(flags) as store:
+        done = store.txn(compares, then, otherwise)
+    answers = told(then if done.succeeded else otherwise, done.answers)
+    shown(
+        {
+            "succeeded": done.succeeded,
+            "revision": done.revision,
+            "answers": answers,
+            "error": None,
+        }
+    )
+    return 0 if done.succeeded or otherwise else NotFoundError.exit_code
+
+
+def lock(argv: list[str]) -> int:
+    """hold a lock while a command runs"""
+    parser = KV.parser(
+        "lock",
+        "Wait for a lock, run a command while it is held, and release it. The command has the "
+        "fencing token in ENGINE_LOCK_TOKEN, and is killed if the lock is lost. Without a command, "
+        "hold it until stdin ends.",
+    )
+    parser.add_argument("--ttl", metavar="S", type=float, default=10.0, help="of the lease")
+    parser.add_argument("--wait", metavar="S", type=float, help="at most (default: for ever)")
+    own, command = argv, []
+    if "--" in argv:
+        own, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    parser.add_argument("name", metavar="NAME")
+    parser.epilog = "usage: engine kv lock NAME [flags] [-- COMMAND …]"
+    flags = _asked(parser, own)
+    from engine.locks.fenced import FencedLock
+    from engine.locks.holding import hold
+
+    if flags.ttl <= 0:
+        raise UsageError("A lease lasts a positive number of seconds.")
+    with _store(flags) as store:
+        held = FencedLock(store, flags.name, ttl=flags.ttl)
+        token = held.acquire(flags.wait)
+        if flags.json:
+            shown({"lock": flags.name, "token": token})
+        elif not command:
+            print(token, flush=True)
+        return hold(held, command)
+
+
 def range_(argv: list[str]) -> int:
     """list keys in order"""
     parser = KV.parser("range", "List keys and values in order, from START to before END.")
@@ -544,9 +613,11 @@ KV = Family(
         "append": append,
         "delete": delete,
         "cas": cas,
+        "txn": txn,
         "range": range_,
         "watch": watch,
         "lease": lease,
+        "lock": lock,
     },
 )
 main = KV.main

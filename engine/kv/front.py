@@ -7,7 +7,7 @@ are confirmed by one round of the members, and answered here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -15,8 +15,9 @@ import msgpack  # type: ignore[import-untyped]
 from engine.contract import SECOND, Link, Nanos, ReadAt, Send
 from engine.kv.care import Care
 from engine.kv.commands import pack_entry
+from engine.kv.digests import EVERY, Digests
 from engine.kv.machine import Machine
-from engine.kv.requests import ANSWERED, ASK, LOCAL, READ, WRITE, AskTime, Time, Watch
+from engine.kv.requests import ANSWERED, ASK, LOCAL, READ, WRITE, AskTime, Checked, Time, Watch
 from engine.kv.watchers import Watchers
 from engine.raft.front import ENTRY_BYTES_MAX, Front
 from engine.raft.herd import Herd
@@ -34,10 +35,13 @@ class StoreFront(Front):
     """The store as a `StateMachine`, and its counter."""
 
     bulk = ASK
+    gossip = Checked
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, quarantine: Callable[[str], None]) -> None:
+        """`quarantine` ends this replica, for good, with a reason."""
         super().__init__()
-        self.machine = machine
+        self.machine, self.quarantine = machine, quarantine
+        self.digests = Digests()
         self.watchers = Watchers(machine)
         self.care = Care(self)
         self.readers = Herd()
@@ -196,8 +200,33 @@ class StoreFront(Front):
 
     # --- the state machine -----------------------------------------------------------------------
 
-    def enact(self, entry: Entry) -> list[bytes]:
-        return self.machine.apply(entry.body) if entry.kind == COMMAND else []
+    def enact(self, place: int, entry: Entry) -> list[bytes]:
+        answers = self.machine.apply(entry.body) if entry.kind == COMMAND else []
+        if place % EVERY == 0:
+            self._check(place)
+        return answers
+
+    def _check(self, place: int) -> None:
+        """Tell the others what we have, and see whether it is what they have."""
+        raft, digest = self.replica.raft, self.machine.digest
+        self.digests.note(raft.me, place, digest)
+        for member, link in raft.members.links.items():
+            if member != raft.me:
+                self.say(link, Checked(raft.me, place, digest))
+        self._judge()
+
+    def hear(self, gossip: Checked) -> None:
+        self.digests.note(gossip.sender, gossip.place, gossip.digest)
+        self._judge()
+
+    def _judge(self) -> None:
+        raft = self.replica.raft
+        place = self.digests.broken(raft.me, raft.members.voters)
+        if place:
+            self.quarantine(
+                f"what this replica has after entry {place} is not what a majority of the others "
+                "has: its memory, its disk or its program is broken"
+            )
 
     def done(self, asked: Frames, answers: list[bytes]) -> int:
         self.outcomes["submitted"] += len(asked)

@@ -125,3 +125,15 @@ class Hash(Record):
     number: int
     revision: int
     crc: int
+
+
+# --- replicas ------------------------------------------------------------------------------------
+
+
+@message(172)
+class Checked(Record):
+    """What `sender` has after entry `place`: see `engine.kv.digests`."""
+
+    sender: int
+    place: int
+    digest: int

@@ -43,6 +43,8 @@ class Front:
     replica: Replica
     bulk = 0
     """The kind of message that clients ask in bulk with."""
+    gossip: type | None = None
+    """What the fronts of members tell each other, which is not for the member."""
 
     def __init__(self) -> None:
         self.malformed = 0
@@ -71,6 +73,9 @@ class Front:
         """What else the member is to hear in this turn."""
         return []
 
+    def hear(self, gossip: Any) -> None:
+        """What another member's front says."""
+
     def gone(self, link: Link) -> None:
         """Whoever was there has left."""
 
@@ -78,8 +83,8 @@ class Front:
         """Entries of requests, by `propose`."""
         raise NotImplementedError
 
-    def enact(self, entry: Entry) -> Any:
-        """Do what it says: the answers to it."""
+    def enact(self, place: int, entry: Entry) -> Any:
+        """Do what the entry at this place says: the answers to it."""
         raise NotImplementedError
 
     def done(self, asked: Any, answers: Any) -> int:
@@ -113,6 +118,8 @@ class Front:
                 self.take(event.batch)
             elif kind is Received and event.link.role in ("client", "admin"):
                 heard += self._request(event.link, event.message)
+            elif kind is Received and type(event.message) is self.gossip:
+                self.hear(event.message)
             else:
                 if kind is Linked and not event.up:
                     self.gone(event.link)
@@ -196,7 +203,7 @@ class Front:
     def apply(self, first: int, entries: tuple[Entry, ...]) -> None:
         waiting = self._waiting
         for place, entry in enumerate(entries, first):
-            answers = self.enact(entry)
+            answers = self.enact(place, entry)
             while waiting and waiting[0].place <= place:
                 one = waiting.popleft()
                 if (one.place, one.term) == (place, entry.term):

@@ -121,7 +121,7 @@ class ToldFront(Front):
 
     # --- the state machine -----------------------------------------------------------------------
 
-    def enact(self, entry: Entry) -> int:
+    def enact(self, place: int, entry: Entry) -> int:
         """The answer: how many commands there were before."""
         before = self.state.commands
         self.state.apply(entry)
