@@ -112,11 +112,15 @@ def simulator_outside_trials(source: Source) -> Found:
                 yield line, "only cmd and tests import a trial"
 
 
+ASYNC_FACE = "aio.py"
+"""A client for programs that are on asyncio already."""
 UNWANTED = {"asyncio", "pickle", "shelve", "marshal", "cloudpickle", "dill"}
 
 
 def unwanted_modules(source: Source) -> Found:
     for line, module, _ in imports(source):
+        if module == "asyncio" and source.path.endswith(ASYNC_FACE):
+            continue
         if module.split(".")[0] in UNWANTED:
             yield line, f"{module}: servers are plain loops, and bytes from others are never code"
 
@@ -128,6 +132,8 @@ def slow_imports(source: Source) -> Found:
     """A small job is over in 100 ms; each of these takes 5 to 40 of them to import."""
     top_level = {node.lineno for node in source.tree().body}
     for line, module, _ in imports(source):
+        if module == "asyncio" and source.path.endswith(ASYNC_FACE):
+            continue
         if line in top_level and module.split(".")[0] in SLOW:
             yield line, f"{module} is slow to import: do it where it is used"
 

@@ -21,7 +21,7 @@ from engine.raft.membership import founders, pack
 from engine.raft.replica import GROUP
 from engine.storage.directory import Folder, FolderFile
 from engine.storage.entries import Base, State
-from engine.storage.files import sync_directory
+from engine.storage.files import sync_directory, sync_file
 from engine.storage.log import Log, LogSettings
 from engine.storage.snapshots import Snapshot, Snapshots, read_header, read_pieces
 
@@ -75,7 +75,7 @@ def _fetched(operator: StoreOperator, taken: Taken, path: str) -> bool:
                     return False  # later ones have taken its place
                 file.write(piece)
             file.flush()
-            os.fsync(descriptor)
+            sync_file(descriptor)
         os.link(private, path)  # which fails if somebody else was faster
         sync_directory(os.path.dirname(os.path.abspath(path)))
         return True

@@ -21,11 +21,10 @@ import os
 import select
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConnectionFailed, EngineError, NotFoundError, RefusedError, UsageError
 from engine.raft.client import Operator
@@ -33,6 +32,9 @@ from engine.record import Record
 from engine.storage.files import DirectoryLock, write_atomically
 from engine.storage.home import make
 from engine.wire.addresses import private_address
+
+if TYPE_CHECKING:
+    import subprocess
 
 VERSION = 1
 REPLICAS_MAX = 9
@@ -175,6 +177,8 @@ class Keeper:
 
     def close(self) -> None:
         """End all, and wait for it."""
+        import subprocess
+
         for process in self._running.values():
             process.terminate()
         deadline = monotonic() + END_SECONDS
@@ -231,6 +235,8 @@ class Keeper:
             self._start_at[seat.id] = now + RESTART_SECONDS[min(len(recent), 3)]
 
     def _started(self, seat: Seat) -> subprocess.Popen[bytes]:
+        import subprocess
+
         command = [sys.executable, "-m", "engine_cmd.main", "kv", "serve", "--dir", seat.folder]
         if seat.founder:
             founders = [f"{one.member}={one.peers}" for one in self.seats if one.founder]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +17,8 @@ def hold(lock: FencedLock, command: Sequence[str]) -> int:
 
     LockLost if it was lost before; the command is killed then.
     """
+    import subprocess
+
     every = lock.ttl / ALIVE_SHARE
     if not command:
         poll = select.poll()
