@@ -2,8 +2,10 @@
  *
  *     load LIBZMQ PROTOCOL ADDRESS SOCKETS CLIENTS SECONDS BYTES
  *
- * PROTOCOL is `engine` (a replica's clients' endpoint: it greets, then submits commands of BYTES) or
- * `bare` (the loop of the limit: msgpack [1, number, key of 16, value of BYTES - 16] and no greeting).
+ * PROTOCOL is `engine` (a replica's clients' endpoint: it greets, then submits commands of BYTES),
+ * `bare` (the loop of the limit: msgpack [1, number, key of 16, value of BYTES - 16] and no greeting),
+ * or `put`, `get` or `mix` (a replica of the store: keys of 16 bytes, 10 000 of them, and values of
+ * BYTES; each client has a session of its own; of a mix one in ten is a put).
  * One JSON object on stdout. LIBZMQ is the library that pyzmq brings, so no headers are needed.
  */
 #include <dlfcn.h>
@@ -53,7 +55,8 @@ static const uint8_t *number(const uint8_t *at, uint64_t *value) {
     return at;
 }
 
-static int engine, clients, sockets;
+enum { KEYS = 10000, PUT = 1, GET = 2, MIX = 3 };
+static int engine, store, clients, sockets;
 static size_t size;
 static uint8_t *frame, (*header)[28];
 static size_t length, id_at;
@@ -61,7 +64,41 @@ static void **socket_of;
 static double *began, *took;
 static long done, taken, room;
 
+/* Session (16 bytes) and the last sequence of a client, for puts. */
+static uint8_t (*session)[16];
+static uint64_t *sequence, chance = 88172645463325252u;
+
+static void send_store(int client) {
+    static uint8_t out[1 << 17];
+    chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
+    int write = store == PUT || (store == MIX && (chance >> 32) % 10 == 0);
+    uint8_t *at = out + 28, *count, *from;
+    *at++ = 0x92, *at++ = write ? 0 : 1, *at++ = 0xc6, count = at, at += 4, from = at;
+    *at++ = 0x92, *at++ = 0xcf, big(at, (uint64_t)client, 8), at += 8;
+    if (write) {
+        *at++ = 0x96, *at++ = 0xc4, *at++ = 16, memcpy(at, session[client], 16), at += 16;
+        *at++ = 0xcf, big(at, ++sequence[client], 8), at += 8;
+        *at++ = 2;
+    } else {
+        *at++ = 0x92, *at++ = 32;
+    }
+    *at++ = 0xc4, *at++ = 16, memcpy(at, "key-", 4), at += 4;
+    at += sprintf((char *)at, "%012d", (int)(chance % KEYS));
+    if (write) *at++ = 0xc5, big(at, size, 2), at += 2, memset(at, 7, size), at += size, *at++ = 0;
+    big(count, (uint64_t)(at - from), 4);
+    memcpy(out, header[client % sockets], 24);
+    uint32_t bytes = (uint32_t)(at - out - 28);
+    memcpy(out + 24, &bytes, 4);
+    began[client] = now();
+    if (send_(socket_of[client % sockets], out, (size_t)(at - out), 0) < 0)
+        die("a request was not taken");
+}
+
 static void ask(int client) {
+    if (store) {
+        send_store(client);
+        return;
+    }
     int at = client % sockets;
     if (engine) memcpy(frame, header[at], 28);
     big(frame + id_at, (uint64_t)client, 8);
@@ -85,6 +122,25 @@ static void rejected(const uint8_t *at, int bytes) {
     exit(3);
 }
 
+/* [who answers, [frame, …]], where a frame begins with the number of the request. */
+static void took_frames(const uint8_t *at) {
+    uint64_t count, frames, value;
+    at = number(at, &count);
+    at = number(at, &value);
+    at = number(at, &frames);
+    while (frames--) {
+        size_t bytes = 0;
+        int wide = *at >= 0xc4 && *at <= 0xc6 ? 1 << (*at - 0xc4) : (die("no frame"), 0);
+        for (at++; wide; wide--) bytes = bytes << 8 | *at++;
+        const uint8_t *from = number(at, &count);
+        from = number(from, &value);
+        if (*from < 0x92 || *from > 0x9f || from[1] > 2 || (from[1] && store == PUT))
+            die("a request was refused");
+        answered(value);
+        at += bytes;
+    }
+}
+
 static void take(const uint8_t *at, int bytes) {
     uint64_t count, pairs, value, place;
     if (!engine) {
@@ -95,6 +151,11 @@ static void take(const uint8_t *at, int bytes) {
     }
     if (at[5] == 7) return;  // a probe: whether we are still here
     if (at[5] == 146) rejected(at + 28, bytes - 28);
+    if (store) {
+        if (at[5] == 161) took_frames(at + 28);
+        else die("an answer of another kind");
+        return;
+    }
     if (at[5] != 145) die("an answer of another kind");
     at = number(at + 28, &count);
     at = number(at, &value); /* who answers */
@@ -128,7 +189,7 @@ static void greet(int at, item *poll) {
     }
     if (recv_(socket_of[at], answer, sizeof answer, 0) < 28 || answer[5] != 4) die("not welcome");
     memcpy(header[at], answer, 28);
-    header[at][5] = 144;
+    header[at][5] = store ? 160 : 144;
     bytes = (uint32_t)(length - 28);
     memcpy(header[at] + 24, &bytes, 4);
 }
@@ -161,7 +222,9 @@ static void make_request(void) {
 int main(int count, char **argument) {
     if (count != 8) die("load LIBZMQ PROTOCOL ADDRESS SOCKETS CLIENTS SECONDS BYTES");
     load_library(argument[1]);
-    engine = !strcmp(argument[2], "engine");
+    store = !strcmp(argument[2], "put") ? PUT : !strcmp(argument[2], "get") ? GET
+          : !strcmp(argument[2], "mix") ? MIX : 0;
+    engine = store || !strcmp(argument[2], "engine");
     sockets = atoi(argument[4]), clients = atoi(argument[5]);
     double seconds = atof(argument[6]);
     size = (size_t)atol(argument[7]);
@@ -173,6 +236,10 @@ int main(int count, char **argument) {
     item *items = calloc((size_t)sockets, sizeof *items);
     srand((unsigned)time(NULL) ^ (unsigned)clients << 16);
     make_request();
+    session = calloc((size_t)clients, 16), sequence = calloc((size_t)clients, 8);
+    chance ^= (uint64_t)time(NULL) << 20 ^ (uint64_t)clients;
+    for (int client = 0; client < clients; client++)
+        for (int i = 8; i < 16; i++) session[client][i] = (uint8_t)(rand() >> 7);
     void *context = ctx_new();
     for (int at = 0; at < sockets; at++) {
         int zero = 0;
