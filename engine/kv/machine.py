@@ -17,22 +17,20 @@ import msgpack  # type: ignore[import-untyped]
 
 from engine.contract import Nanos
 from engine.kernels.checksum import crc32c
+from engine.kernels.puts import puts
 from engine.kv import pieces
 from engine.kv.checks import MALFORMED, well_formed_read, well_formed_write
 from engine.kv.commands import (
     END_SESSION,
     GET,
-    INTEGER_MAX,
     LATE,
     OK,
-    PUT,
     SESSION_EXPIRED,
     TOO_LARGE,
     TOO_MANY,
     TXN,
     unpack_entry,
 )
-from engine.kv.history import PUT as PUT_EVENT
 from engine.kv.history import Compacted as Compacted
 from engine.kv.history import Event
 from engine.kv.reads import READERS, Room
@@ -40,7 +38,7 @@ from engine.kv.sessions import EXPIRED, FULL, NEW, REPEATED
 from engine.kv.sessions import HEAD as ROW
 from engine.kv.sessions import LATE as LATE_REQUEST
 from engine.kv.state import State
-from engine.kv.store import HEAD, HEAD_BYTES, LEASED, Walk
+from engine.kv.store import HEAD, HEAD_BYTES, Walk
 from engine.kv.txn import txn
 from engine.kv.writes import WRITERS
 from engine.record import Record
@@ -97,73 +95,30 @@ class Machine(State):
         return answers
 
     def _run(self, frames: list[bytes], answers: list[bytes]) -> None:
-        """The commonest frame is one plain put in a session that is known: that is done here, as
-        `_request`, `Sessions`, `writes.put` and `State.put` would do it, and all else there."""
-        store, sessions, history, time = self.store, self.sessions, self.history, self.time
-        table, rows, events, walks = store.table, sessions.rows, history.events, store.walks
-        horizon, pack = sessions.horizon, self._pack
-        key_max, value_max, frame_max, space = self._maxima()
-        for frame in frames:
-            try:
-                message = unpackb(frame, use_list=False, strict_map_key=True, max_ext_len=0)
-            except MALFORMED:
-                answers.append(b"")
-                continue
-            if (
-                type(message) is tuple
-                and len(message) == 2
-                and type(request := message[1]) is tuple
-                and len(request) == 6
-            ):
-                session, sequence, op, key, value, lease = request
-                if (
-                    op == PUT
-                    and lease == 0
-                    and type(op) is type(lease) is type(sequence) is type(message[0]) is int
-                    and type(key) is type(value) is type(session) is bytes
-                    and len(key) <= key_max
-                    and len(value) <= value_max
-                    and len(frame) <= frame_max
-                    and (row := rows.get(session)) is not None
-                ):
-                    last, used = row_head(row)
-                    old = table.get(key)
-                    at = self.revision + 1
-                    if old is None:
-                        create, version = at, 1
-                        growth = HEAD_BYTES + len(key) + len(value)
-                    else:
-                        create, _, version = head(old)
-                        version += 1
-                        growth = HEAD_BYTES + len(value) - len(old)
-                    if (
-                        last < sequence <= INTEGER_MAX
-                        and used >= horizon
-                        and version < LEASED
-                        and (growth <= 0 or store.bytes + sessions.bytes + growth <= space)
-                    ):
-                        record = pack_head(create, at, version) + value
-                        if walks:
-                            store.put_aside(key, old)
-                        if old is None:
-                            store.keys.add(key)
-                        table[key] = record
-                        store.bytes += growth
-                        events.append((at, PUT_EVENT, key, record))
-                        history.bytes += len(key) + len(record)
-                        self.revision = at
-                        answer = pack((OK, at, version))
-                        kept = pack_row(sequence, used if used > time else time) + answer
-                        rows[session] = kept
-                        sessions.bytes += len(kept) - len(row)
-                        answers.append(b"\x92" + pack(message[0]) + answer)
-                        continue
-            answers.append(self._frame(message, len(frame)))
-            key_max, value_max, frame_max, space = self._maxima()
+        """The commonest frame is one plain put in a session that is known: that is done by a kernel
+        as `_request`, `Sessions`, `writes.put` and `State.put` would do it, and all else there."""
+        at, store, sessions, history = 0, self.store, self.sessions, self.history
+        while True:
+            at, self.revision, grown, told, kept = puts(
+                frames, at, answers, store.table, sessions.rows, history.events, store.keys.add,
+                store.put_aside if store.walks else None, self.limits, self.revision, self.time,
+                sessions.horizon, self.limits.state_bytes - self.size,
+            )  # fmt: skip
+            store.bytes += grown
+            history.bytes += told
+            sessions.bytes += kept
+            if at == len(frames):
+                return
+            answers.append(self._one(frames[at]))
+            at += 1
 
-    def _maxima(self) -> tuple[int, int, int, int]:
-        limits = self.limits
-        return limits.key_bytes, limits.value_bytes, limits.request_bytes, limits.state_bytes
+    def _one(self, frame: bytes) -> bytes:
+        """A frame that is anything else."""
+        try:
+            message = unpackb(frame, use_list=False, strict_map_key=True, max_ext_len=0)
+        except MALFORMED:
+            return b""
+        return self._frame(message, len(frame))
 
     def _frame(self, message: Any, size: int) -> bytes:
         """Carry out what was unpacked; the answer frame."""
