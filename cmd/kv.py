@@ -272,9 +272,8 @@ def lease(argv: list[str]) -> int:
             return 0
         if flags.what == "show":
             ttl, left, keys = store.run(calls.lease_left(number))
-            names = [_shown(key) for key in keys]
-            more = {"lease": number, "ttl": ttl, "remaining": left, "keys": names}
-            said(flags, more, f"{left:g} of {ttl:g} s, {len(keys)} keys")
+            more = {"lease": number, "ttl": ttl, "remaining": left, "keys": keys}
+            said(flags, more, f"{left:g} of {ttl:g} s, {keys} keys")
             return 0
         store.run(calls.lease_revoke(number))
         said(flags, {"lease": number}, "")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from engine.kv.up import Keeper, Seat
 
 SNAPSHOT_BYTES = 64 << 20
+CACHE_BYTES = 16 << 20
+"""Of the log, for followers that are a little behind; the others read the disk."""
 
 # --- servers -------------------------------------------------------------------------------------
 
@@ -89,21 +91,29 @@ def _detached(argv: list[str]) -> int:
             start_new_session=True,
         )
     assert process.stdout is not None
-    as_json = "--json" in rest
-    said = 0
+    as_json, serves = "--json" in rest, False
     for line in process.stdout:
         sys.stdout.write(line.decode())
-        said += 1
-        if as_json or line.startswith(b"engine kv status"):
+        serves = _serves(line, as_json)
+        if serves:
             break
     sys.stdout.flush()
-    if process.poll() is not None or not said:
-        code = process.wait()
-        if not as_json:
-            with open(log_name, encoding="utf-8", errors="replace") as told:
-                sys.stderr.write("".join(told.readlines()[-1:]))
-        return code or 1
-    return 0
+    if serves:
+        return 0
+    code = process.wait()
+    if not as_json:
+        with open(log_name, encoding="utf-8", errors="replace") as told:
+            sys.stderr.write("".join(told.readlines()[-1:]))
+    return code or 1
+
+
+def _serves(line: bytes, as_json: bool) -> bool:
+    """Whether the cluster is up, by this line of its keeper's; it may be an error."""
+    import json
+
+    if as_json:
+        return "replicas" in json.loads(line)
+    return line.startswith(b"engine kv status")
 
 
 def down(argv: list[str]) -> int:
@@ -137,7 +147,8 @@ def serve(argv: list[str]) -> int:
     from engine.raft.server import Limits
 
     reserve = min(1 << 20, flags.segment_bytes // 4)
-    serve_replica(plan_of(flags, Limits(0, flags.snapshot_bytes, reserve)))
+    limits = Limits(0, flags.snapshot_bytes, reserve)
+    serve_replica(plan_of(flags, limits, cache_bytes=CACHE_BYTES))
     return 0
 
 
@@ -160,19 +171,19 @@ def status(argv: list[str]) -> int:
 
     seats = found(named(flags.cluster, "DIR"))
     told = statuses(seats, min(flags.timeout or 2.0, 2.0))
+    here = f"{len(told)} of {len(seats)} replicas reachable"
     leaders = [(one.term, seat.id) for seat in seats if (one := told.get(seat.id)) and _leads(one)]
     leader = max(leaders)[1] if leaders else None
     if flags.json:
         replicas = [_plain(seat, told.get(seat.id)) for seat in seats]
         term = max((one.term for one in told.values()), default=None)
-        shown({"leader": leader, "term": term, "replicas": replicas, "error": None})
+        error = None if leader is not None else f"Nobody leads: {here}."
+        shown({"leader": leader, "term": term, "replicas": replicas, "error": error})
     else:
         for seat in seats:
             print(_line(seat, told.get(seat.id)))
         if leader is None:
-            print(f"nobody leads: {len(told)} of {len(seats)} replicas reachable")
-    if not told:
-        raise ConnectionFailed(f"0 of {len(seats)} replicas reachable.")
+            raise ConnectionFailed(f"Nobody leads: {here}.")
     return 0 if leader is not None else ConnectionFailed.exit_code
 
 
@@ -282,12 +293,14 @@ def hash_(argv: list[str]) -> int:
     for one in told.values():
         if one is not None:
             of.setdefault(one.revision, set()).add(one.crc)
+    differ = any(len(sums) > 1 for sums in of.values())
+    error = "Replicas of one revision differ: replace the one that is alone." if differ else None
     if flags.json:
-        shown({"replicas": [{"id": n, **(row or {})} for n, row in rows.items()], "error": None})
-    else:
-        for number, row in rows.items():
-            what = f"{row['hash']} at revision {row['revision']}" if row else "nobody answers"
-            print(f"replica {number}: {what}")
-    if any(len(sums) > 1 for sums in of.values()):
-        raise EngineError("Replicas of one revision differ: replace the one that is alone.")
+        shown({"replicas": [{"id": n, **(row or {})} for n, row in rows.items()], "error": error})
+        return EngineError.exit_code if error else 0
+    for number, row in rows.items():
+        what = f"{row['hash']} at revision {row['revision']}" if row else "nobody answers"
+        print(f"replica {number}: {what}")
+    if error:
+        raise EngineError(error)
     return 0

@@ -42,8 +42,10 @@ def replica_flags(parser: ArgumentParser) -> None:
     )
 
 
-def plan_of(flags: Namespace, limits: Limits, *, trace: str = "") -> Plan:
-    """What the flags say. UsageError."""
+def plan_of(
+    flags: Namespace, limits: Limits, *, trace: str = "", cache_bytes: int | None = None
+) -> Plan:
+    """What the flags say. UsageError. `cache_bytes` of the log's end stay in memory."""
     from engine.raft.replica import Plan, parse_initial
     from engine.raft.settings import LABS, LAN
     from engine.storage.log import LogSettings
@@ -53,13 +55,16 @@ def plan_of(flags: Namespace, limits: Limits, *, trace: str = "") -> Plan:
     if flags.segment_bytes < SEGMENT_BYTES_MIN:
         raise UsageError(f"Segments of the log have {SEGMENT_BYTES_MIN} bytes or more.")
     tcp = next((one for one in endpoints if one.startswith("tcp://")), "")
+    log = LogSettings(flags.segment_bytes)
+    if cache_bytes is not None:
+        log = log._replace(cache_bytes=cache_bytes)
     return Plan(
         flags.dir,
         *endpoints,
         initial=parse_initial(flags.initial.split(",") if flags.initial else ()),
         timing={"lan": LAN, "labs": LABS}[flags.timing],
         limits=limits,
-        log=LogSettings(flags.segment_bytes),
+        log=log,
         token=token_made(tcp, flags.token),
         via=dict(flags.via),
         trace=trace,

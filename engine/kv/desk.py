@@ -22,8 +22,10 @@ from engine.kv.requests import WRITE, Answered, Ask, AskTime, Time, Watch, Watch
 from engine.raft.client import Known
 from engine.raft.requests import Rejected
 
-REPEAT: Nanos = SECOND // 4
-"""Without an answer for so long it is said again."""
+REPEAT: Nanos = SECOND // 10
+"""Without an answer for so long it is said again, to another one."""
+SHUN: Nanos = SECOND // 5
+"""Whoever was silent is not asked again for so long, even if others say that it leads."""
 LOOK_AGAIN: Nanos = SECOND // 50
 """Before the next is asked, when nobody knows of a leader."""
 FRAME_BYTES = 1 << 19
@@ -72,6 +74,7 @@ class Desk:
         self._time: Nanos | None = None
         """Replicated time, as last heard: what a new session's name begins with."""
         self._free: list[list[Any]] = []
+        self._shunned: dict[str, Nanos] = {}
         self._new: deque[Ticket] = deque()
         self._later: list[tuple[Nanos, Ticket]] = []
         self._frames: dict[int, Frame] = {}
@@ -160,13 +163,26 @@ class Desk:
     def _rejected(self, message: Rejected) -> None:
         """Not done, or unknown: then it is repeated under its number, or it may be read again."""
         self.why = message.why
-        known = self.known.turn_to(message.leader)
-        if not known:
+        known = self.known
+        leader = known.addresses.get(message.leader, "")
+        if leader in known.servers and self._shunned.get(leader, 0) <= self.now:
+            known.turn_to(message.leader)
+        else:
             self._hold = self.now + LOOK_AGAIN
+            self._turn_away()
         for number in message.numbers:
             frame = self._frames.pop(number, None)
             if frame is not None:
                 self._once_more(frame, done=message.unknown)
+
+    def _turn_away(self) -> None:
+        """To the next who is not shunned; if all are, to the next."""
+        known = self.known
+        for _ in known.servers:
+            known.turn_to(0)
+            if self._shunned.get(known.server, 0) <= self.now:
+                return
+        known.turn_to(0)
 
     def _once_more(self, frame: Frame, *, done: bool) -> None:
         for ticket in frame.tickets:
@@ -188,8 +204,9 @@ class Desk:
             if now >= frame.at + REPEAT:
                 del self._frames[number]
                 self._once_more(frame, done=True)
+                self._shunned[frame.address] = now + SHUN
                 if frame.address == self.known.server:
-                    self.known.turn_to(0)  # it is silent: ask another
+                    self._turn_away()
         for ticket in self._new:
             if ticket.deadline is not None and now >= ticket.deadline and not ticket.over:
                 ticket.error = self._too_late(ticket)
@@ -223,10 +240,10 @@ class Desk:
             for server in known.servers:
                 if server not in known.up:
                     self._say(server, AskTime(0))  # which dials, and is not heard
-            there = [at for at, server in enumerate(known.servers) if server in known.up]
-            if not there:
+            if not known.up & set(known.servers):
                 return ""
-            known.asking = there[0]
+            while known.server not in known.up:
+                known.turn_to(0)  # on from where we are, so that nobody is left out
         return known.server
 
     def _say(self, server: str, message: Any) -> None:

@@ -44,7 +44,7 @@ PIECE = struct.Struct("<II")
 TRAILER = struct.Struct("<IIQ32s")
 DIGEST_BYTES = 32
 PIECE_MAX = 1 << 30
-PACE_BYTES = 1 << 22
+PACE_BYTES = 1 << 20
 """Bytes written between syncs: a burst would hold up the syncs of the log."""
 READ_BYTES = 1 << 20
 TAKING, RECEIVING = ".taking", ".receiving"
