@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from engine.errors import UsageError
 
-TRIALS = ("mapreduce", "locks", "views", "backup", "raft")
+TRIALS = ("mapreduce", "locks", "views", "backup", "raft", "kv")
 
 HELP = """\
 usage: engine sim NAME --seed N [--steps M] [--with-bug B] [--beyond ACCIDENT] [--json]
 
 Run a service's own code in the simulator: network, disks, clocks and crashes are drawn from the
 seed, so that a failure can be run again: what is printed is the table of events, and its digest
-in the last line. NAME is mapreduce, locks, views, backup or raft; `engine sim NAME --help` lists
-its planted bugs, and the accidents it does not promise to survive.
+in the last line. NAME is mapreduce, locks, views, backup, raft or kv; `engine sim NAME --help`
+lists its planted bugs, and the accidents it does not promise to survive.
 """
 
 

@@ -1,4 +1,4 @@
-"""Frames between a pyzmq socket and Python, by the functions of the libzmq that pyzmq has loaded."""
+"""Frames between a pyzmq socket and Python, by the functions of the libzmq that pyzmq loaded."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject

@@ -115,6 +115,43 @@ cdef int _pack(uint8_t *at, uint64_t value) noexcept:
     return 1 + size
 
 
+cdef bytes _record(uint64_t create, uint64_t revision, uint64_t version, Request *request):
+    cdef bytes record = PyBytes_FromStringAndSize(NULL, HEAD + request.value_size)
+    cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(record)
+    _put_little(out, create)
+    _put_little(out + 8, revision)
+    _put_little(out + 16, version)
+    memcpy(out + HEAD, request.value, request.value_size)
+    return record
+
+
+cdef int _answer(uint8_t *at, uint64_t revision, uint64_t version) noexcept:
+    """[OK, revision, version]: its size."""
+    cdef int size = 2
+    at[0], at[1] = 0x93, 0
+    size += _pack(at + size, revision)
+    return size + _pack(at + size, version)
+
+
+cdef bytes _row(uint64_t sequence, uint64_t used, const uint8_t *answer, int size):
+    cdef bytes row = PyBytes_FromStringAndSize(NULL, ROW + size)
+    cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(row)
+    _put_little(out, sequence)
+    _put_little(out + 8, used)
+    memcpy(out + ROW, answer, size)
+    return row
+
+
+cdef bytes _framed(uint64_t number, const uint8_t *answer, int size):
+    """[number, answer]."""
+    cdef uint8_t frame[ANSWER]
+    cdef int head = 1
+    frame[0] = 0x92
+    head += _pack(frame + 1, number)
+    memcpy(frame + head, answer, size)
+    return PyBytes_FromStringAndSize(<char *> frame, head + size)
+
+
 def puts(
     list frames not None,
     Py_ssize_t first,
@@ -132,22 +169,20 @@ def puts(
 ):
     cdef Request request
     cdef PyObject *found
-    cdef bytes frame, session, key, record, row, old, kept, answer
+    cdef bytes frame, session, key, record, row, old, kept
     cdef const uint8_t *at
     cdef uint8_t packed[ANSWER]
-    cdef uint8_t *out
     cdef uint64_t create, version, used
     cdef int64_t growth, grown = 0, told = 0, sessions = 0
-    cdef int size, head
+    cdef int size
     cdef size_t key_max = limits[0], value_max = limits[1], frame_max = limits[2]
     cdef Py_ssize_t position
     for position in range(first, len(frames)):
         frame = frames[position]
         at = <const uint8_t *> PyBytes_AS_STRING(frame)
         size = <int> PyBytes_GET_SIZE(frame)
-        if <size_t> size > frame_max or not _parse(at, at + size, &request):
-            break
-        if request.key_size > key_max or request.value_size > value_max:
+        if not _parse(at, at + size, &request) or <size_t> size > frame_max \
+                or request.key_size > key_max or request.value_size > value_max:
             break
         session = PyBytes_FromStringAndSize(<char *> request.session, SESSION)
         found = PyDict_GetItemWithError(rows, session)
@@ -161,8 +196,7 @@ def puts(
         key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
         found = PyDict_GetItemWithError(table, key)
         if found == NULL:
-            old = None
-            create, version = revision + 1, 1
+            old, create, version = None, revision + 1, 1
             growth = HEAD + request.key_size + request.value_size
         else:
             old = <bytes> <object> found
@@ -172,12 +206,7 @@ def puts(
         if version > INTEGER_MAX or (growth > 0 and grown + growth > room):
             break
         revision += 1
-        record = PyBytes_FromStringAndSize(NULL, HEAD + request.value_size)
-        out = <uint8_t *> PyBytes_AS_STRING(record)
-        _put_little(out, create)
-        _put_little(out + 8, revision)
-        _put_little(out + 16, version)
-        memcpy(out + HEAD, request.value, request.value_size)
+        record = _record(create, revision, version, &request)
         if aside is not None:
             aside(key, old)
         if old is None:
@@ -186,23 +215,11 @@ def puts(
         grown += growth
         events.append((revision, PUT_EVENT, key, record))
         told += <int64_t> request.key_size + PyBytes_GET_SIZE(record)
-        packed[0] = 0x92
-        head = 1 + _pack(packed + 1, request.number)
-        size = head
-        packed[size] = 0x93
-        packed[size + 1] = 0
-        size += 2
-        size += _pack(packed + size, revision)
-        size += _pack(packed + size, version)
-        answer = PyBytes_FromStringAndSize(<char *> packed, size)
-        kept = PyBytes_FromStringAndSize(NULL, ROW + size - head)
-        out = <uint8_t *> PyBytes_AS_STRING(kept)
-        _put_little(out, request.sequence)
-        _put_little(out + 8, used if used > time else time)
-        memcpy(out + ROW, packed + head, size - head)
+        size = _answer(packed, revision, version)
+        kept = _row(request.sequence, used if used > time else time, packed, size)
         sessions += PyBytes_GET_SIZE(kept) - PyBytes_GET_SIZE(row)
         rows[session] = kept
-        answers.append(answer)
+        answers.append(_framed(request.number, packed, size))
     else:
         position = len(frames)
     return position, revision, grown, told, sessions

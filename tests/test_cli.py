@@ -111,7 +111,7 @@ def test_flags_become_a_request(called: Called, line: str, expected: client.Requ
         ("mr walk", "walk"),
         ("mrr", "`mr`"),
         ("doctor --cure", "--cure"),
-        ("sim kv", "'kv'"),
+        ("sim nothing", "'nothing'"),
     ],
 )
 def test_misuse_is_one_sentence_and_exit_2(

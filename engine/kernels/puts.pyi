@@ -20,9 +20,9 @@ def puts(
 ) -> tuple[int, int, int, int, int]:
     """Carry out write frames from the `first` on, up to one that is anything else.
 
-    `limits` begins with the bytes of a key, a value and a frame; the table may grow by `room` bytes.
-    `add` is called with every new key, and `aside`, if there is one, with every key that is about to
-    change and its record. Answers are appended.
+    `limits` begins with the bytes of a key, a value and a frame; the table may grow by `room`
+    bytes. `add` is called with every new key, and `aside`, if there is one, with every key that is
+    about to change and its record. Answers are appended.
 
     Returns (the first frame that was not carried out, the revision, and by how many bytes the
     table, the history and the rows have grown).

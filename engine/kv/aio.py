@@ -167,16 +167,27 @@ class AsyncStore:
         if after is None:
             after = (await self.info()).revision
         feed = Feed(self._desk, begin, last, after)
-        while True:
-            if not feed.tend(self._desk):
-                future = self._loop.create_future()
-                self._watching.append((feed, future))
+        try:
+            while True:
+                if not feed.tend(self._desk):
+                    await self._told(feed)
+                yield feed.take()
+        finally:
+            feed.end(self._desk)
+            if not self._closed:
                 self._kick()
-                try:
-                    await future
-                finally:
-                    self._watching = [one for one in self._watching if one[1] is not future]
-            yield feed.take()
+
+    async def _told(self, feed: Feed) -> None:
+        """Until there is something to take. ConnectionFailed once this is closed."""
+        if self._closed:
+            raise ConnectionFailed("The connection was closed.")
+        future = self._loop.create_future()
+        self._watching.append((feed, future))
+        self._kick()
+        try:
+            await future
+        finally:
+            self._watching = [one for one in self._watching if one[1] is not future]
 
     # --- the whole -------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from engine.errors import DamagedData, EngineError, NotFoundError, RefusedError,
 from engine.kv.client import Store
 from engine.kv.members import leader_of
 from engine.kv.requests import AskHash, FetchSnapshot, Hash, SnapshotPiece, Taken, TakeSnapshot
-from engine.kv.up import Seat, found, founded
+from engine.kv.up import Seat, found, founded, listens, remove_sockets
 from engine.raft.client import Operator
 from engine.raft.membership import founders, pack
 from engine.raft.replica import GROUP
@@ -66,7 +66,10 @@ def save(folder: str, path: str, *, timeout: float | None = 60.0) -> Taken:
 
 def _fetched(operator: StoreOperator, taken: Taken, path: str) -> bool:
     private = f"{path}.{secrets.token_hex(4)}"
-    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be made: {error.strerror}.") from None
     try:
         with open(descriptor, "wb") as file:
             while file.tell() < taken.size:
@@ -81,6 +84,8 @@ def _fetched(operator: StoreOperator, taken: Taken, path: str) -> bool:
         return True
     except FileExistsError:
         raise RefusedError(f"{path} is there already: name a new file.") from None
+    except OSError as error:
+        raise EngineError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         os.unlink(private)
 
@@ -93,6 +98,8 @@ def restore(path: str, folder: str, replicas: int) -> Sequence[Seat]:
         file = FolderFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except FileNotFoundError:
         raise NotFoundError(f"There is no backup {path}.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     try:
         backup = read_header(file, path, GROUP)
         if backup is None:
@@ -103,7 +110,10 @@ def restore(path: str, folder: str, replicas: int) -> Sequence[Seat]:
         config = pack(founders({seat.member: seat.peers for seat in seats}))
         for seat in seats:
             _fill(os.path.join(seat.folder, "log"), file, backup, config)
+        remove_sockets(seats)  # until it is up
         return seats
+    except OSError as error:
+        raise UsageError(f"{path} cannot be restored in {folder}: {error.strerror}.") from None
     finally:
         file.close()
 
@@ -128,6 +138,9 @@ def hashes(folder: str, *, timeout: float | None = 60.0) -> dict[int, Hash | Non
     """What each replica says, by id; None for those that do not answer."""
     told: dict[int, Hash | None] = {}
     for seat in found(folder):
+        if not listens(seat):
+            told[seat.id] = None
+            continue
         try:
             with StoreOperator(seat.admin, timeout=timeout) as operator:
                 told[seat.id] = operator.hash()

@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.errors import EngineError, NotFoundError, OutcomeUnknown, RefusedError, UsageError
 from engine.kv import commands
+from engine.kv.checks import well_formed_read, well_formed_write
 from engine.kv.requests import LOCAL, READ, WRITE
 from engine.record import Record
 
@@ -89,16 +90,31 @@ class Plan(Record):
 def as_bytes(text: Text) -> bytes:
     """UTF-8 of text. UsageError for what is neither."""
     if isinstance(text, str):
-        return text.encode("utf-8", "surrogateescape")
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise UsageError(f"{text[:40]!a} cannot be written as UTF-8.") from None
     if isinstance(text, bytes):
         return text
     raise UsageError(f"Keys and values are bytes or text, not {type(text).__name__}.")
 
 
 def _lease(lease: int) -> int:
-    if not commands.KEEP_LEASE <= lease <= commands.INTEGER_MAX:
-        raise UsageError(f"{lease} is no lease.")
+    if type(lease) is not int or not commands.KEEP_LEASE <= lease <= commands.INTEGER_MAX:
+        raise UsageError(f"{lease!a} is no lease.")
     return lease
+
+
+def _sound(how: int, command: commands.Command) -> commands.Command:
+    """A command with numbers or parts of the caller's. UsageError: a store does not answer what is
+    malformed, and whoever asked would wait in vain."""
+    if how == WRITE:
+        sound = well_formed_write((0, (b"", 1, *command)))
+    else:
+        sound = well_formed_read((0, command))
+    if not sound:
+        raise UsageError(f"The store could not make sense of {repr(command[1:])[:200]}.")
+    return command
 
 
 # --- meanings ------------------------------------------------------------------------------------
@@ -178,7 +194,7 @@ def cas(key: Text, expected: Text | None, value: Text, lease: int = 0) -> Plan:
 
 def cas_revision(key: Text, expected: int, value: Text, lease: int = 0) -> Plan:
     command = commands.cas_revision(as_bytes(key), expected, as_bytes(value), _lease(lease))
-    return Plan(WRITE, command, True, _changed)
+    return Plan(WRITE, _sound(WRITE, command), True, _changed)
 
 
 def put_version(key: Text, value: Text, version: int) -> Plan:
@@ -188,7 +204,7 @@ def put_version(key: Text, value: Text, version: int) -> Plan:
         return int(_well(answer, said)[1])
 
     command = commands.put_version(as_bytes(key), as_bytes(value), version)
-    return Plan(WRITE, command, False, meaning)
+    return Plan(WRITE, _sound(WRITE, command), False, meaning)
 
 
 def txn(
@@ -200,7 +216,8 @@ def txn(
         revision, succeeded, answers = _well(answer, said)
         return Txn(revision, succeeded, answers)
 
-    return Plan(WRITE, commands.txn(compares, then, otherwise), True, meaning)
+    command = commands.txn(compares, then, otherwise)
+    return Plan(WRITE, _sound(WRITE, command), True, meaning)
 
 
 def get(key: Text, *, local: bool = False) -> Plan:
@@ -223,7 +240,7 @@ def page(
 
     last = None if end is None else as_bytes(end)
     command = commands.key_range(as_bytes(start), last, limit, flags)
-    return Plan(LOCAL if local else READ, command, False, meaning)
+    return Plan(LOCAL if local else READ, _sound(READ, command), False, meaning)
 
 
 def info() -> Plan:
@@ -235,11 +252,11 @@ def limits() -> Plan:
 
 
 def configure(values: Sequence[int | None]) -> Plan:
-    return Plan(WRITE, commands.configure(values), True, _revision)
+    return Plan(WRITE, _sound(WRITE, commands.configure(values)), True, _revision)
 
 
 def compact(revision: int) -> Plan:
-    return Plan(WRITE, commands.compact(revision), True, _deleted)
+    return Plan(WRITE, _sound(WRITE, commands.compact(revision)), True, _deleted)
 
 
 def lease_grant(ttl: float, lease: int = 0) -> Plan:
@@ -252,23 +269,24 @@ def lease_grant(ttl: float, lease: int = 0) -> Plan:
         return number, milliseconds / 1000
 
     command = commands.lease_grant(max(1, round(ttl * 1000)), lease)
-    return Plan(WRITE, command, True, meaning)
+    return Plan(WRITE, _sound(WRITE, command), True, meaning)
 
 
 def lease_revoke(lease: int) -> Plan:
-    return Plan(WRITE, commands.lease_revoke(lease), True, _deleted)
+    return Plan(WRITE, _sound(WRITE, commands.lease_revoke(lease)), True, _deleted)
 
 
 def lease_alive(lease: int) -> Plan:
     """To go on: the answer is how many seconds it has now. NotFoundError once it has ended."""
-    return Plan(WRITE, commands.lease_alive(lease), True, lambda a, said: _well(a, said)[1] / 1000)
+    command = _sound(WRITE, commands.lease_alive(lease))
+    return Plan(WRITE, command, True, lambda a, said: _well(a, said)[1] / 1000)
 
 
 def lease_left(lease: int) -> Plan:
-    """(ttl, what remains) in seconds, and the keys. NotFoundError."""
+    """(ttl, what remains) in seconds, and how many keys hang on it. NotFoundError."""
 
-    def meaning(answer: tuple[Any, ...], said: int) -> tuple[float, float, tuple[bytes, ...]]:
+    def meaning(answer: tuple[Any, ...], said: int) -> tuple[float, float, int]:
         _, ttl, remaining, keys = _well(answer, said)
-        return ttl / 1000, remaining / 1000, tuple(keys)
+        return ttl / 1000, remaining / 1000, keys
 
-    return Plan(READ, commands.lease_get(lease), False, meaning)
+    return Plan(READ, _sound(READ, commands.lease_get(lease)), False, meaning)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Self
 
+from engine.contract import SECOND, Nanos
 from engine.errors import NotFoundError, UsageError
 from engine.kv import calls, commands
 from engine.kv.calls import CompareFailed, Found, Info, Maybe, Page, Plan, Text, Txn
@@ -135,8 +136,9 @@ class Store(Client):
 
     def lease(self, ttl: float) -> Lease:
         """For so many seconds, unless it is kept alive."""
+        began = monotonic()
         number, seconds = self._run(calls.lease_grant(ttl))
-        return Lease(self, number, seconds)
+        return Lease(self, number, seconds, began + seconds)
 
     def watch(
         self,
@@ -170,13 +172,14 @@ class Store(Client):
         """Forget what happened up to this revision; how far it is forgotten."""
         return int(self._run(calls.compact(revision)))
 
-    def run(self, plan: Plan) -> Any:
-        """Carry out a plan of `engine.kv.calls`."""
-        return self._run(plan)
+    def run(self, plan: Plan, timeout: float | None = None) -> Any:
+        """Carry out a plan of `engine.kv.calls`, with a patience of its own if one is given."""
+        return self._run(plan, None if timeout is None else int(timeout * SECOND))
 
-    def _run(self, plan: Plan) -> Any:
+    def _run(self, plan: Plan, patience: Nanos | None = None) -> Any:
         desk, caller = self._desk, self._caller
-        ticket = desk.ask(plan.how, plan.command, caller.patience, caller.now(), once=plan.once)
+        patience = caller.patience if patience is None else patience
+        ticket = desk.ask(plan.how, plan.command, patience, caller.now(), once=plan.once)
         desk.awaited = ticket
         answer = caller.run(desk)
         return plan.meaning(answer, ticket.handed)
@@ -185,15 +188,15 @@ class Store(Client):
 class Lease:
     """Keys that were put with `id` end with it. A context manager that ends it."""
 
-    def __init__(self, store: Store, number: int, ttl: float) -> None:
+    def __init__(self, store: Store, number: int, ttl: float, until: float) -> None:
         self.store, self.id, self.ttl = store, number, ttl
-        self.until = monotonic() + ttl
-        """By our clock; it ends then or later."""
+        self.until = until
+        """By our clock; it ends then or later, since it began after it was asked for."""
 
-    def keep_alive(self) -> float:
+    def keep_alive(self, timeout: float | None = None) -> float:
         """From now on for `ttl` again. NotFoundError if it has ended."""
         now = monotonic()
-        left = float(self.store.run(calls.lease_alive(self.id)))
+        left = float(self.store.run(calls.lease_alive(self.id), timeout))
         self.until = now + left
         return left
 
@@ -212,7 +215,8 @@ class Lease:
 
 
 class Watching(Iterator[Event]):
-    """See `Store.watch`. `after` is the revision up to which all was handed out."""
+    """See `Store.watch`. `after` is the revision up to which all was handed out. A context manager,
+    which ends it: a replica has those in mind that are not ended for as long as we are linked."""
 
     def __init__(self, desk: Desk, caller: Caller, feed: Feed) -> None:
         self._desk, self._caller, self._feed = desk, caller, feed
@@ -225,6 +229,16 @@ class Watching(Iterator[Event]):
         """The next event; None if there was none for so long."""
         there = self._caller.run_until(self._desk, lambda: self._feed.tend(self._desk), seconds)
         return self._feed.take() if there else None
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._feed.end(self._desk)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __next__(self) -> Event:
         self._caller.run_until(self._desk, lambda: self._feed.tend(self._desk))

@@ -17,8 +17,8 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from engine.contract import SECOND, Event, Link, Linked, Nanos, Ready, Received, Send, peer
-from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown
-from engine.kv.requests import WRITE, Answered, Ask, AskTime, Time, Watch, Watched
+from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown, RefusedError
+from engine.kv.requests import FRAME_BYTES_MAX, WRITE, Answered, Ask, AskTime, Time, Watch, Watched
 from engine.raft.client import Known
 from engine.raft.requests import Rejected
 
@@ -28,8 +28,12 @@ SHUN: Nanos = SECOND // 5
 """Whoever was silent is not asked again for so long, even if others say that it leads."""
 LOOK_AGAIN: Nanos = SECOND // 50
 """Before the next is asked, when nobody knows of a leader."""
+FORGET: Nanos = 60 * SECOND
+"""An answer that comes later than this after it was asked for is not waited for."""
 FRAME_BYTES = 1 << 19
 FRAME_REQUESTS = 256
+REQUEST_BYTES_MAX = FRAME_BYTES_MAX - 16
+"""No frame can carry more, whatever the limits of the store are."""
 PLAIN, DEDUPLICATED = False, True
 
 
@@ -51,12 +55,15 @@ class Ticket:
 
 
 class Frame:
-    """Tickets that were said together, to whom and when."""
+    """Tickets that were said together, to whom and when. `stale`: they were said again since, or
+    will be. An answer counts all the same, or a store that takes longer than `REPEAT` for each
+    would be repeated to for ever."""
 
-    __slots__ = ("address", "at", "tickets")
+    __slots__ = ("address", "at", "stale", "tickets")
 
     def __init__(self, address: str, at: Nanos, tickets: list[Ticket]) -> None:
         self.address, self.at, self.tickets = address, at, tickets
+        self.stale = False
 
 
 class Desk:
@@ -81,7 +88,10 @@ class Desk:
         self._sends: list[Send] = []
         self._hold: Nanos = 0
         """Nothing is said before: nobody knows of a leader."""
-        self._time_asked: Nanos = 0
+        self._time_asked: Nanos | None = None
+        self._dial_at: Nanos = 0
+        self._watch_waits = False
+        """Somebody watches, and nobody is there who could tell."""
         self.awaited: Ticket | None = None
         """For whoever runs the desk until this one is over."""
 
@@ -113,9 +123,16 @@ class Desk:
     def say_watch(self, ask: Watch) -> str:
         """Say this to whoever is asked: who that is, "" if nobody is there."""
         server = self._server()
+        self._watch_waits = not server
         if server:
             self._say(server, ask)
         return server
+
+    def end_watch(self, server: str, ask: Watch) -> None:
+        """Nobody watches this any more; `server` has it in mind, "" if nobody has."""
+        self.watched.pop(ask.number, None)
+        if server in self.known.up:
+            self._say(server, ask._replace(credit=0))
 
     # --- in --------------------------------------------------------------------------------------
 
@@ -162,18 +179,23 @@ class Desk:
 
     def _rejected(self, message: Rejected) -> None:
         """Not done, or unknown: then it is repeated under its number, or it may be read again."""
+        frames = [self._frames.pop(n) for n in message.numbers if n in self._frames]
+        if any(not frame.stale for frame in frames):
+            self._turn_by(message)
+        for frame in frames:
+            self._once_more(frame, done=message.unknown)
+
+    def _turn_by(self, message: Rejected) -> None:
         self.why = message.why
         known = self.known
         leader = known.addresses.get(message.leader, "")
         if leader in known.servers and self._shunned.get(leader, 0) <= self.now:
             known.turn_to(message.leader)
+            if leader not in known.up:  # or others would tell us so again at once, for ever
+                self._hold = self.now + LOOK_AGAIN
         else:
             self._hold = self.now + LOOK_AGAIN
             self._turn_away()
-        for number in message.numbers:
-            frame = self._frames.pop(number, None)
-            if frame is not None:
-                self._once_more(frame, done=message.unknown)
 
     def _turn_away(self) -> None:
         """To the next who is not shunned; if all are, to the next."""
@@ -188,12 +210,15 @@ class Desk:
         for ticket in frame.tickets:
             if not ticket.over:
                 ticket.handed -= not done
-                self._new.append(ticket)
+                if not frame.stale:
+                    self._new.append(ticket)
 
     def _linked(self, link: Link, up: bool) -> None:
         address = link.principal
         if up:
             self.known.up.add(address)
+            if address == self.known.server:
+                self._hold = 0
             return
         self.known.up.discard(address)
         for number in [n for n, frame in self._frames.items() if frame.address == address]:
@@ -201,21 +226,24 @@ class Desk:
 
     def _expire(self, now: Nanos) -> None:
         for number, frame in list(self._frames.items()):
-            if now >= frame.at + REPEAT:
+            over = all(ticket.over for ticket in frame.tickets)
+            if over or (frame.stale and now >= frame.at + FORGET):
                 del self._frames[number]
+            elif not frame.stale and now >= frame.at + REPEAT:
                 self._once_more(frame, done=True)
+                frame.stale = True
                 self._shunned[frame.address] = now + SHUN
                 if frame.address == self.known.server:
                     self._turn_away()
-        for ticket in self._new:
+        late = False
+        said = [t for frame in self._frames.values() if not frame.stale for t in frame.tickets]
+        for ticket in (*self._new, *said):
             if ticket.deadline is not None and now >= ticket.deadline and not ticket.over:
                 ticket.error = self._too_late(ticket)
                 self._end(ticket)
-        for frame in self._frames.values():
-            for ticket in frame.tickets:
-                if ticket.deadline is not None and now >= ticket.deadline and not ticket.over:
-                    ticket.error = self._too_late(ticket)
-                    self._end(ticket)
+                late = True
+        if late:
+            self._new = deque([ticket for ticket in self._new if not ticket.over])
 
     def _too_late(self, ticket: Ticket) -> EngineError:
         there = len(self.known.up & set(self.known.servers))
@@ -237,9 +265,11 @@ class Desk:
         """Whom to ask; all are dialed while nobody is linked."""
         known = self.known
         if known.server not in known.up:
-            for server in known.servers:
-                if server not in known.up:
-                    self._say(server, AskTime(0))  # which dials, and is not heard
+            if self.now >= self._dial_at:  # who watches asks every time it is looked at
+                self._dial_at = self.now + LOOK_AGAIN
+                for server in known.servers:
+                    if server not in known.up:
+                        self._say(server, AskTime(0))  # which dials, and is not heard
             if not known.up & set(known.servers):
                 return ""
             while known.server not in known.up:
@@ -258,7 +288,7 @@ class Desk:
         self._new.clear()
         if self._time is None and any(t.key is not None and not t.key[0] for t in waiting):
             self._new.extend(waiting)
-            if self.now >= self._time_asked + REPEAT:
+            if self._time_asked is None or self.now >= self._time_asked + REPEAT:
                 self._time_asked = self.now
                 self._say(server, AskTime(0))
             return
@@ -271,13 +301,18 @@ class Desk:
         size = 0
         for ticket in tickets:
             body = self._packed(ticket)
+            if len(body) > REQUEST_BYTES_MAX:
+                ticket.error = RefusedError("Nothing was done: a request may not be so long.")
+                self._end(ticket)
+                continue
             if part and (size + len(body) > FRAME_BYTES or len(part) >= FRAME_REQUESTS):
                 self._frame(server, how, part, packed)
                 packed, part, size = [], [], 0
             packed.append(body)
             part.append(ticket)
             size += len(body)
-        self._frame(server, how, part, packed)
+        if part:
+            self._frame(server, how, part, packed)
 
     def _packed(self, ticket: Ticket) -> bytes:
         if ticket.how != WRITE:
@@ -302,12 +337,13 @@ class Desk:
         self._say(server, Ask(how, b"".join([head, msgpack.packb(number), *packed])))
 
     def _wake_at(self) -> Nanos | None:
-        times = [frame.at + REPEAT for frame in self._frames.values()]
-        for ticket in self._new:
-            if not ticket.over:
-                times.append(max(self._hold, self.now + LOOK_AGAIN))
-                break
-        tickets = [*self._new, *(t for frame in self._frames.values() for t in frame.tickets)]
+        frames = [frame for frame in self._frames.values() if not frame.stale]
+        times = [frame.at + REPEAT for frame in frames]
+        if any(not ticket.over for ticket in self._new):
+            times.append(max(self._hold, self.now + LOOK_AGAIN))
+        if self._watch_waits:
+            times.append(max(self._dial_at, self.now + 1))
+        tickets = [*self._new, *(t for frame in frames for t in frame.tickets)]
         times += [t.deadline for t in tickets if t.deadline is not None and not t.over]
         return min(times, default=None)
 

@@ -58,6 +58,11 @@ class Feed:
             self._credit = CREDIT if self._told_by else 0
         return False
 
+    def end(self, desk: Desk) -> None:
+        """Whoever tells it need not go on."""
+        desk.end_watch(self._told_by, self.ask)
+        self._told_by, self._credit = "", 0
+
     def _take(self, told: Watched) -> None:
         if told.compacted:
             raise Compacted(told.compacted)

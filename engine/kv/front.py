@@ -17,7 +17,18 @@ from engine.kv.care import Care
 from engine.kv.commands import pack_entry
 from engine.kv.digests import EVERY, Digests
 from engine.kv.machine import Machine
-from engine.kv.requests import ANSWERED, ASK, LOCAL, READ, WRITE, AskTime, Checked, Time, Watch
+from engine.kv.requests import (
+    ANSWERED,
+    ASK,
+    FRAME_BYTES_MAX,
+    LOCAL,
+    READ,
+    WRITE,
+    AskTime,
+    Checked,
+    Time,
+    Watch,
+)
 from engine.kv.watchers import Watchers
 from engine.raft.front import ENTRY_BYTES_MAX, Front
 from engine.raft.herd import Herd
@@ -36,6 +47,8 @@ class StoreFront(Front):
 
     bulk = ASK
     gossip = Checked
+    every = EVERY
+    """Entries, after which digests are compared."""
 
     def __init__(self, machine: Machine, quarantine: Callable[[str], None]) -> None:
         """`quarantine` ends this replica, for good, with a reason."""
@@ -66,6 +79,9 @@ class StoreFront(Front):
                 continue
             if type(frame) is not bytes:
                 self.malformed += 1
+            elif len(frame) > FRAME_BYTES_MAX:
+                why = f"a frame has at most {FRAME_BYTES_MAX} bytes"
+                self.reject([(link, frame)], why, 0, unknown=False)
             elif how == WRITE:
                 writes.append((link, frame))
             elif how == READ:
@@ -78,8 +94,8 @@ class StoreFront(Front):
 
     def bundle(self, batch: Frames) -> Iterator[Propose]:
         while batch:
-            size = most = 0
-            while most < len(batch) and size <= ENTRY_BYTES_MAX:
+            size, most = len(batch[0][1]), 1
+            while most < len(batch) and size + len(batch[most][1]) <= ENTRY_BYTES_MAX:
                 size += len(batch[most][1])
                 most += 1
             part, batch = batch[:most], batch[most:]
@@ -202,7 +218,7 @@ class StoreFront(Front):
 
     def enact(self, place: int, entry: Entry) -> list[bytes]:
         answers = self.machine.apply(entry.body) if entry.kind == COMMAND else []
-        if place % EVERY == 0:
+        if place % self.every == 0:
             self._check(place)
         return answers
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from engine.errors import ConnectionFailed, EngineError, NotFoundError
+from engine.errors import ConnectionFailed, EngineError, NotFoundError, RefusedError
 from engine.kv.up import Seat, found, new_seat, reread, statuses, write
 from engine.raft.client import Operator
 from engine.raft.membership import LEARNER
@@ -31,7 +31,10 @@ def add(folder: str) -> Seat:
 
 def remove(folder: str, number: int) -> Seat:
     """Let a replica go; its folder stays, and is of no use any more. EngineError."""
-    seat = _seat(found(folder), number)
+    seats = found(folder)
+    seat = _seat(seats, number)
+    if len(seats) == 1:
+        raise RefusedError(f"Replica {number} is the only one: it has all there is.")
     _change(folder, lambda wanted: wanted.pop(seat.member, None))
     _await(folder, seat.member, votes=False)
     write(folder, [one for one in found(folder) if one.id != number])

@@ -10,6 +10,9 @@ from engine.wire.codec import message
 
 ASK, ANSWERED = 160, 161
 
+FRAME_BYTES_MAX = 12 << 20
+"""A frame is sent on to other replicas whole, in an envelope with other things. What a request may
+have is a limit of the store, and usually much less."""
 WRITE, READ, LOCAL = range(3)
 """How a frame is to be treated: placed in the log; answered with all that was done before it came;
 answered with what this replica happens to have."""

@@ -60,8 +60,12 @@ def _text(text: Any) -> bytes:
 def _compare(key: Any, target: str, operator: str, operand: Any) -> Command:
     value: bytes | int | None
     if target == "value":
+        if operand is None and operator not in ("=", "!="):
+            raise ValueError(operator)
         value = None if operand is None else _text(operand)
     elif type(operand) is int:
+        if not 0 <= operand <= commands.INTEGER_MAX:
+            raise ValueError(operand)
         value = operand
     else:
         raise TypeError(operand)

@@ -9,13 +9,14 @@ Grammar of `cluster.json`, version 1: one JSON object, and a newline. Worked exa
     {"version": 1, "sockets": "/tmp/engine-0c5a1f",
      "members": [{"id": 1, "member": 2871983405, "founder": true}]}
 
-`sockets` is a private directory with a short name, since sockets' paths may not be long; it is made
-again if somebody has tidied up. Whoever founded the group knows the others from the start; a member
-that is no founder waits until the leader adds it.
+`sockets` is a private directory with a short name, since sockets' paths may not be long; it is gone
+while the cluster is down, and made again under the same name. Whoever founded the group knows the
+others from the start; a member that is no founder waits until the leader adds it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -135,6 +136,20 @@ def new_seat(folder: str, seats: Sequence[Seat]) -> Seat:
     return Seat(number, path, make(path), seats[0].sockets, founder=False)
 
 
+def remove_sockets(seats: Sequence[Seat]) -> None:
+    """The sockets' directory and what is left in it, when no replica runs: whoever removes the
+    cluster's folder then has removed all of it."""
+    folder = seats[0].sockets
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass  # somebody has tidied up
+    except OSError as error:
+        sys.stderr.write(f"engine: {folder} stays behind: {error.strerror}\n")
+
+
 def _socket_folder(path: str) -> None:
     """There, ours, and nobody else's. RefusedError."""
     try:
@@ -189,6 +204,7 @@ class Keeper:
                 process.kill()
                 process.wait()
         self._running.clear()
+        remove_sockets(self.seats)
         self._lock.close()
 
     def pid(self, seat: Seat) -> int:
@@ -269,7 +285,7 @@ class Keeper:
 def statuses(seats: Sequence[Seat], seconds: float = 1.0) -> dict[int, Any]:
     """What each replica that answers says of itself, by `id`."""
     answers = {}
-    for seat in seats:
+    for seat in filter(listens, seats):
         try:
             with Operator(seat.admin, timeout=seconds) as operator:
                 answers[seat.id] = operator.status()
@@ -281,10 +297,21 @@ def statuses(seats: Sequence[Seat], seconds: float = 1.0) -> dict[int, Any]:
     return answers
 
 
+def listens(seat: Seat) -> bool:
+    """Whether anybody is there to be waited for: a socket of one that died refuses at once."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        path = seat.admin.removeprefix("ipc://")
+        return probe.connect_ex(path) not in (errno.ENOENT, errno.ECONNREFUSED)
+
+
 def keep(keeper: Keeper, ready: Callable[[Keeper], None]) -> None:
     """Keep it up until SIGINT or SIGTERM; `ready` is called once somebody leads."""
     bell, ring = os.pipe()
-    os.set_blocking(ring, False)
+    for end in (bell, ring):
+        os.set_blocking(end, False)
     said: list[int] = []
 
     def heard(number: int, _: object) -> None:
@@ -295,10 +322,13 @@ def keep(keeper: Keeper, ready: Callable[[Keeper], None]) -> None:
     before = {number: signal.signal(number, heard) for number in signals}
     deadline, told = monotonic() + READY_SECONDS, False
     try:
-        while not {signal.SIGINT, signal.SIGTERM} & set(said):
+        while True:
+            _silence(bell)  # first: whoever rings from now on wakes us again
+            if {signal.SIGINT, signal.SIGTERM} & set(said):
+                return
             if said:
-                said.clear()
-                os.read(bell, 64)
+                while signal.SIGHUP in said:
+                    said.remove(signal.SIGHUP)
                 keeper.reread()
             seconds = keeper.look()
             if not told:
@@ -316,6 +346,13 @@ def keep(keeper: Keeper, ready: Callable[[Keeper], None]) -> None:
             signal.signal(number, handler)
         os.close(bell)
         os.close(ring)
+
+
+def _silence(bell: int) -> None:
+    try:
+        os.read(bell, 64)
+    except BlockingIOError:
+        pass  # nobody has rung
 
 
 def end(folder: str) -> int:

@@ -16,7 +16,13 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from engine.errors import EngineError, NotFoundError, RefusedError
+from engine.errors import (
+    ConnectionFailed,
+    EngineError,
+    NotFoundError,
+    OutcomeUnknown,
+    RefusedError,
+)
 from engine.kv import commands
 from engine.kv.client import Found, Lease, Store
 
@@ -80,25 +86,29 @@ class FencedLock:
 
     def _outwait(self, before: bytes, after: int, lease: Lease, deadline: float | None) -> None:
         """Until whoever is before us goes."""
-        events = self.store.watch(before, after=after)
-        while True:
-            now = monotonic()
-            if deadline is not None and now >= deadline:
-                raise NotAcquired(f"The lock {self.name} is held by others.")
-            patience = self.ttl / ALIVE_SHARE
-            if deadline is not None:
-                patience = min(patience, deadline - now)
-            event = events.wait(patience)
-            if event is not None and event.deleted:
-                return
-            if lease.until - monotonic() < self.ttl * (1 - 1 / ALIVE_SHARE):
-                self._renew(lease)
+        with self.store.watch(before, after=after) as events:
+            while True:
+                now = monotonic()
+                if deadline is not None and now >= deadline:
+                    raise NotAcquired(f"The lock {self.name} is held by others.")
+                patience = self.ttl / ALIVE_SHARE
+                if deadline is not None:
+                    patience = min(patience, deadline - now)
+                event = events.wait(patience)
+                if event is not None and event.deleted:
+                    return
+                if lease.until - monotonic() < self.ttl * (1 - 1 / ALIVE_SHARE):
+                    self._renew(lease)
 
     def _renew(self, lease: Lease) -> None:
+        """Asked for no longer than the lease lasts: after that others may hold the lock."""
+        left = max(lease.until - monotonic(), self.ttl / ALIVE_SHARE)
         try:
-            lease.keep_alive()
+            lease.keep_alive(left)
         except NotFoundError:
             raise LockLost(f"The lease of the lock {self.name} has ended.") from None
+        except (ConnectionFailed, OutcomeUnknown) as error:
+            raise LockLost(f"The lock {self.name} could not be kept: {error}") from None
 
     def keep_alive(self) -> None:
         """Hold it for another `ttl` from now. LockLost."""

@@ -8,8 +8,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from engine.errors import UsageError
-from engine.locks.fenced import ALIVE_SHARE, FencedLock, LockLost
+from engine.errors import EngineError, UsageError
+from engine.locks.fenced import ALIVE_SHARE, FencedLock
 
 
 def hold(lock: FencedLock, command: Sequence[str]) -> int:
@@ -23,8 +23,12 @@ def hold(lock: FencedLock, command: Sequence[str]) -> int:
     if not command:
         poll = select.poll()
         poll.register(sys.stdin.fileno(), select.POLLIN | select.POLLHUP)
-        while not (poll.poll(every * 1000) and not os.read(sys.stdin.fileno(), 4096)):
-            lock.keep_alive()
+        try:
+            while not (poll.poll(every * 1000) and not os.read(sys.stdin.fileno(), 4096)):
+                lock.keep_alive()
+        except KeyboardInterrupt:
+            lock.release()
+            raise
         lock.release()
         return 0
     try:
@@ -41,7 +45,7 @@ def hold(lock: FencedLock, command: Sequence[str]) -> int:
                 break
             except subprocess.TimeoutExpired:
                 lock.keep_alive()
-    except LockLost:
+    except EngineError:
         process.kill()
         process.wait()
         raise

@@ -20,7 +20,7 @@ from engine.record import Record
 from engine.storage.entries import Entry
 
 if TYPE_CHECKING:
-    from engine.raft.replica import Replica
+    from engine.raft.serving import Serving
 
 WINDOW = 1
 """Entries of clients' commands under way at a time."""
@@ -40,7 +40,7 @@ class Front:
     """A `StateMachine` (`engine.raft.server`) and its counter. Subclasses say what an entry of
     clients' requests is (`bundle`), does (`enact`) and answers (`done`, `reject`)."""
 
-    replica: Replica
+    replica: Serving
     bulk = 0
     """The kind of message that clients ask in bulk with."""
     gossip: type | None = None

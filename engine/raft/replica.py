@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from engine.contract import Event, Link, Nanos, Ready, World
+from engine.contract import Link, Nanos, Ready, World
 from engine.errors import EngineError, RefusedError, UsageError
 from engine.raft.front import Front
 from engine.raft.leader import Leader
@@ -21,13 +21,14 @@ from engine.raft.machine import Raft
 from engine.raft.membership import founders, pack, unpack
 from engine.raft.requests import Seat, Status
 from engine.raft.sane import CarefulRaft
-from engine.raft.server import Limits, RaftServer, recover
+from engine.raft.server import Limits, recover
+from engine.raft.serving import Serving
 from engine.raft.settings import LAN, MILLISECOND, Settings, Timing
 from engine.raft.told_front import ToldFront
 from engine.record import Record
 from engine.runtime.durable import DurableWorld
 from engine.runtime.service import new_incarnation, run
-from engine.storage.entries import Base, Entry, GroupLog, State
+from engine.storage.entries import Base, GroupLog, State
 from engine.storage.home import Home
 from engine.storage.log import Log, LogSettings, NoSpace
 from engine.storage.snapshots import Snapshots
@@ -63,8 +64,8 @@ class Plan(Record):
     as_json: bool = False
 
 
-class Replica(RaftServer):
-    """The server of a member, with its clients and operators."""
+class Replica(Serving):
+    """The server of a member in its process."""
 
     world: DurableWorld
 
@@ -78,8 +79,6 @@ class Replica(RaftServer):
         limits: Limits,
     ) -> None:
         super().__init__(raft, world, log, snapshots, front, limits)
-        self.raft, self.front = raft, front
-        front.replica = self
         self.clients = ""
         self.turns = self.slow_turns = self.elections = 0
         self._born = monotonic_ns()
@@ -91,10 +90,6 @@ class Replica(RaftServer):
     def turn(self) -> Nanos | None:
         begin = monotonic_ns()
         wake_at = super().turn()
-        if self.front.due(monotonic_ns()):  # there has just been made room
-            wake_at = super().turn()
-        if (until := self.front.until) is not None:
-            wake_at = until if wake_at is None else min(wake_at, until)
         self.turns += 1
         took = monotonic_ns() - begin
         if took > SLOW_TURN:
@@ -102,14 +97,8 @@ class Replica(RaftServer):
             say(f"a turn took {took / MILLISECOND:.0f} ms")
         return wake_at
 
-    def sift(self, events: list[Event]) -> list[Event]:
-        return super().sift(self.front.events(events, self.world.now()))
-
     def carry(self, ready: Ready) -> None:
         super().carry(ready)
-        sends = self.front.sends()
-        if sends:
-            self.world.send(sends)
         if self._members is not self.raft.members.now:
             self._members = self.raft.members.now
             links = self.raft.members.links
@@ -134,12 +123,7 @@ class Replica(RaftServer):
         say(f"member {self.raft.me} {what}")
 
     def answer(self, link: Link, kind: int, body: bytes) -> None:
-        """Answer a client that asked in bulk, or an operator, with an encoded message."""
         self.world.answer(link, kind, body)
-
-    def tail(self, first: int, last: int) -> tuple[Entry, ...]:
-        """Entries of the log; none if there are none between."""
-        return self.log.entries(self.group, first, last, 1 << 62)
 
     # --- what operators ask ----------------------------------------------------------------------
 

@@ -144,6 +144,8 @@ class RaftServer(Server):
         self._receiving = (0, 0, 0)
         self._writer: SnapshotWriter | None = None
         self._pieces: Iterator[bytes] | None = None
+        self._overtaken = False
+        """The state is another one since the snapshot that is being taken was begun."""
         self._jobs: dict[int, Any] = {}
         self._job = 0
         # A short life may end before the next time, so each begins with it.
@@ -187,8 +189,9 @@ class RaftServer(Server):
             self._tried = not event.result
             hurry = self.log.room() <= HURRY * self.limits.reserve
             self._step_at = self.world.now() + (0 if hurry else STEP_EVERY)
-        elif event.error:
-            self._writer = self._pieces = None  # no space: another one comes after a while
+        elif event.error or (self._overtaken and type(work) is WritePiece):
+            # No space, or the state has gone whose pieces they were: another one comes later.
+            self._writer = self._pieces = None
             self._snapshot_at = self.world.now() + LOOK_AGAIN
         elif type(work) is WritePiece:
             self._next_piece()
@@ -247,6 +250,7 @@ class RaftServer(Server):
         if span.load:
             found = self._find(span.after)
             assert found is not None, span
+            self._overtaken = self._pieces is not None
             self.state.load(self.snapshots.pieces(found))
             self.applied, self._applied_bytes = span.after, 0
         while self.applied < span.last:
@@ -294,7 +298,7 @@ class RaftServer(Server):
                 raise
             self._snapshot_at = now + LOOK_AGAIN
             return
-        self._pieces = self.state.pieces()
+        self._pieces, self._overtaken = self.state.pieces(), False
         self._applied_bytes = 0
         self._next_piece()
 

@@ -99,22 +99,28 @@ class RaftCluster(PlannedCluster):
     """Nodes by name; a name is an address, and its member changes when its disk is wiped."""
 
     present = 0.2
+    shape: Mapping[str, Sequence[Any]] = SHAPE
+    faults: Mapping[str, Sequence[Any]] = FAULTS
+    member: type[Node] = Node
+    """What lives at an address."""
+    calm_after: Nanos = CALM
 
     def __init__(self, seed: int, staged: Mapping[str, Any] | None = None, **how: Any) -> None:
         """With `staged`, the shape that it names, no accident and no client: whoever makes such a
         cluster does to it what is to be done."""
         if staged is not None:
             how["beyond"] = "staged"
-        super().__init__(seed, SHAPE, FAULTS, staged or {}, **how)
+        super().__init__(seed, self.shape, self.faults, staged or {}, **how)
         plan, rng = self.plan, self.timeline.rng
         plan["sudden"] = False
-        plan["again"] = 0.0 if is_quiet(plan, FAULTS) else AGAIN
-        if not is_quiet(plan, FAULTS) and rng.random() < SHORT_REIGNS:
-            plan["reign"] = rng.choice(FAULTS["reign"][1:])
+        quiet = is_quiet(plan, self.faults)
+        plan["again"] = 0.0 if quiet else AGAIN
+        if not quiet and rng.random() < SHORT_REIGNS:
+            plan["reign"] = rng.choice(self.faults["reign"][1:])
             plan["entries_max"] = rng.choice((1, 1, 1, plan["entries_max"]))
             plan["timing"], plan["think"] = LAN, 10 * MILLISECOND
             plan["sudden"] = rng.random() < 0.5
-        self.calm_at = CALM * (2 if plan["timing"] == LABS or plan["reign"] else 1)
+        self.calm_at = self.calm_after * (2 if plan["timing"] == LABS or plan["reign"] else 1)
         self.timeline.note("seed", str(seed), plan)
         self.judge = Judge(self)
         self.calm = False
@@ -141,8 +147,7 @@ class RaftCluster(PlannedCluster):
         for name in names:
             self.timeline.after(rng.randrange(50 * MILLISECOND), self.begin, name)
         if staged is None:
-            for client in range(plan["clients"]):
-                self.timeline.after(rng.randrange(200 * MILLISECOND), self._ask, client)
+            self.begin_clients()
             self.accidents.plan()
             self.timeline.after(self.calm_at, self._calm)
 
@@ -169,7 +174,7 @@ class RaftCluster(PlannedCluster):
         if self.timeline.chance(10 * self.crash_point):
             drive.crash_at(self.timeline.rng.randint(1, 12))
         try:
-            node = Node(self, name, self.members[name], drive)
+            node = self.member(self, name, self.members[name], drive)
         except (Crashed, OSError) as error:
             self.timeline.note(name, "dies while it recovers", type(error).__name__)
             self.seen["died while recovering"] += 1
@@ -264,6 +269,10 @@ class RaftCluster(PlannedCluster):
             self.timeline.after(1, self.accidents.strike, node)
 
     # --- clients ---------------------------------------------------------------------------------
+
+    def begin_clients(self) -> None:
+        for client in range(self.plan["clients"]):
+            self.timeline.after(self.timeline.rng.randrange(200 * MILLISECOND), self._ask, client)
 
     def _ask(self, client: int) -> None:
         """Something of whoever seems to lead, or of anybody; what becomes of it is seen later."""

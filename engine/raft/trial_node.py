@@ -80,8 +80,7 @@ class Node(Process):
     """The last index of its log, as far as it was written."""
 
     def __init__(self, cluster: RaftCluster, name: str, member: int, drive: Drive) -> None:
-        self.member, self.drive, self.name = member, drive, name
-        self.state = Told(self)
+        self.cluster, self.member, self.drive, self.name = cluster, member, drive, name
         plan = cluster.plan
         rng = cluster.timeline.rng
         sizes = LogSettings(segment_bytes=plan["segment_bytes"], spare=1, cache_bytes=4096)
@@ -101,9 +100,9 @@ class Node(Process):
             promotion_lag=4,
         )
         machine = Raft(settings, recovered, kept, Random(rng.getrandbits(64)))
-        limits = Limits(plan["snapshot_every"], reserve=1024)
-        self.server = RaftServer(machine, self, self.log, files, self.state, limits)
+        limits = Limits(plan["snapshot_every"], plan.get("snapshot_bytes", 0), reserve=1024)
         self.raft = machine
+        self.server = self.serve(machine, files, limits)
         self.committed = 0
         self.configuration = machine.members.now
         """As of its last turn, for the judge."""
@@ -111,6 +110,11 @@ class Node(Process):
         self._appended = (0, 0)
         self._syncing = False
         super().__init__(cluster, name, "replica", machine)
+
+    def serve(self, machine: Raft, files: Snapshots, limits: Limits) -> RaftServer:
+        """The server of this life, and what its group carries."""
+        self.state = Told(self)
+        return RaftServer(machine, self, self.log, files, self.state, limits)
 
     def hear(self, event: Event | Any) -> None:
         super().hear(event)

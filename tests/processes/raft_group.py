@@ -38,6 +38,7 @@ from engine.storage.entries import COMMAND
 from engine.storage.home import make
 
 ASK_SECONDS = 5.0
+PROGRAM = "engine_cmd.main"
 
 
 class RaftGroup:
@@ -61,7 +62,12 @@ class RaftGroup:
         power: bool = False,
         points: bool = False,
         trace: bool = False,
+        ask_seconds: float = ASK_SECONDS,
+        program: str = PROGRAM,
     ) -> None:
+        self.program = program
+        self.ask_seconds = ask_seconds
+        """How long an operator waits for an answer: whoever dies of a question never gives one."""
         self.folder, self.flags = folder, tuple(flags)
         self.powers: dict[str, Power] = {}
         self.controls: dict[str, Control] = {}
@@ -124,6 +130,7 @@ class RaftGroup:
         self._forget(name)
         sockets = self.cluster.address(name).removeprefix("ipc://")
         how.setdefault("power", self.powers.get(name))
+        how.setdefault("program", self.program)
         if name in self.controls:
             how["kill_at"] = [*how.get("kill_at", ()), f"@{self.controls[name].path}"]
         more = how.pop("flags", ())
@@ -171,7 +178,7 @@ class RaftGroup:
         """For this thread, and until the member is killed."""
         if name not in self._operators:
             address = f"{self.cluster.address(name)}.a"
-            self._operators[name] = Operator(address, timeout=patience(ASK_SECONDS))
+            self._operators[name] = Operator(address, timeout=patience(self.ask_seconds))
         return self._operators[name]
 
     def status(self, name: str) -> Status | None:

@@ -28,14 +28,11 @@ from engine.sim.weather import CALM, LABRPC_UNRELIABLE
 from engine.storage.home import make
 from engine.verify.trace import judge
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(not dose(ci=False, full=True), reason="takes minutes: `make soak` runs it"),
-]
+pytestmark = pytest.mark.processes
 
 MEMBERS = 5
-SECONDS = dose(30.0, 1800.0)
-LONGEST = 1.2
+SECONDS = dose(16.0, 1800.0)
+LONGEST = dose(0.8, 1.2)
 KINDS_LEAST = 10
 
 

@@ -42,10 +42,7 @@ from engine.views.messages import Ping
 from engine.wire.endpoint import Dialer
 
 __all__ = ["scenes"]
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(not dose(ci=False, full=True), reason="takes minutes: `make soak` runs it"),
-]
+pytestmark = pytest.mark.processes
 
 MAD = dose(5_000, 200_000)
 """Messages with hostile values."""

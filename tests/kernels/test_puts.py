@@ -1,0 +1,127 @@
+"""Plain puts by the kernel, against the way that all other requests go.
+
+A machine whose kernel never takes anything does every put by `Machine._one`; what both have in the
+end, and what both answer, must be the same to the byte.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from engine.kernels.puts import puts
+from engine.kv import machine as machines
+from engine.kv.commands import (
+    append,
+    delete,
+    lease_grant,
+    new_session,
+    pack_entry,
+    pack_frame,
+    put,
+    request,
+)
+from engine.kv.limits import Limits
+from engine.kv.machine import Machine
+
+
+def _takes_nothing(frames: list[bytes], first: int, *rest: Any) -> tuple[int, int, int, int, int]:
+    return first, rest[7], 0, 0, 0
+
+
+def _entries(rng: random.Random) -> list[bytes]:
+    """Mostly plain puts, and everything that is nearly one."""
+    sessions = [new_session(0, rng.randbytes(8)) for _ in range(6)]
+    sequences = dict.fromkeys(sessions, 0)
+    entries = []
+    for time in range(60):
+        frames = []
+        for _ in range(rng.randrange(12)):
+            session = rng.choice(sessions)
+            sequences[session] += rng.choice((0, 1, 1, 1, 1, 300, 70_000))
+            key = b"k" * rng.choice((1, 1, 2, 3, 40, 41)) + b"%d" % rng.randrange(3)
+            value = rng.randbytes(rng.choice((0, 1, 30, 100, 255, 300)))
+            command = rng.choice(
+                (
+                    *[put(key, value)] * 8,
+                    put(key, value, rng.choice((-1, 1, 99))),
+                    append(key, value),
+                    delete(key),
+                    lease_grant(5),
+                )
+            )
+            number = rng.choice((0, 127, 128, 255, 256, 65_535, 65_536, 1 << 32, (1 << 63) - 1))
+            asked = [request(session, sequences[session], command)]
+            if rng.random() < 0.1:
+                asked.append(request(session, sequences[session] + 1, put(key, b"second")))
+            frame = pack_frame(number, *asked)
+            if rng.random() < 0.1:
+                frame = _damaged(frame, rng)
+            frames.append((0, frame))
+        entries.append(pack_entry(1, time * 2_000_000, frames))
+    return entries
+
+
+def _damaged(frame: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(frame))
+    how = rng.randrange(3)
+    if how == 0:
+        return frame[:at]
+    if how == 1:
+        return frame + rng.randbytes(1)
+    return frame[:at] + rng.randbytes(1) + frame[at + 1 :]
+
+
+def _all_of(machine: Machine) -> tuple[Any, ...]:
+    return machine.digest, machine.info(), b"".join(machine.pieces())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_put_is_a_put_whoever_does_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    entries = _entries(rng)
+    tight = Limits()._replace(
+        key_bytes=40, value_bytes=255, request_bytes=300, state_bytes=rng.choice((800, 1 << 30))
+    )
+    ours, slow = Machine(), Machine()
+    ours.limits = slow.limits = tight
+    taken = 0
+    for at, body in enumerate(entries):
+        if at == 20:  # what changes while a snapshot is read is put aside
+            snapshot, copy = ours.pieces(), b"".join(slow.pieces())
+        monkeypatch.setattr(machines, "puts", puts)
+        answers = ours.apply(body)
+        monkeypatch.setattr(machines, "puts", _takes_nothing)
+        assert slow.apply(body) == answers
+        taken += len(answers)
+    assert taken > 100
+    assert b"".join(snapshot) == copy
+    assert _all_of(ours) == _all_of(slow)
+
+
+def test_most_puts_are_taken() -> None:
+    """Or the test above compares nothing."""
+    session = new_session(0, bytes(8))
+    frames = [pack_frame(n, request(session, n, put(b"key", b"value"))) for n in range(2, 300)]
+    answers: list[bytes] = []
+    rows = {session: bytes(16)}
+    done = puts(
+        frames, 0, answers, {}, rows, [], [].append, None, (10, 10, 100), 5, 0, 0, 1 << 20
+    )  # fmt: skip
+    assert done[:2] == (298, 303)
+    assert len(answers) == 298
+
+
+def test_it_stops_at_what_is_not_its_own() -> None:
+    session = new_session(0, bytes(8))
+    good = [pack_frame(n, request(session, n, put(b"key", b"value"))) for n in (1, 2)]
+    other = pack_frame(1, request(session, 3, delete(b"key")))
+    answers: list[bytes] = []
+    table: dict[bytes, bytes] = {}
+    rest = (table, {session: bytes(16)}, [], [].append, None, (10, 10, 100), 0, 0, 0, 1 << 20)
+    assert puts([*good, other, *good], 0, answers, *rest)[:2] == (2, 2)
+    assert len(answers) == 2
+    assert puts([other], 0, answers, *rest)[0] == 0
+    assert puts([b"", b"\x92"], 1, answers, *rest)[0] == 1

@@ -1,0 +1,138 @@
+"""A watch on the client's side: every revision handed out once, whoever tells it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from engine.contract import SECOND, Linked, peer
+from engine.kv.desk import LOOK_AGAIN, Desk
+from engine.kv.feed import CREDIT, Feed
+from engine.kv.history import Compacted
+from engine.kv.requests import Watch, Watched
+
+SERVERS = ("ipc:///a", "ipc:///b")
+
+
+class Watcher:
+    """A feed and its desk, on replicas whose words the test makes up."""
+
+    def __init__(self, after: int = 0) -> None:
+        self.desk = Desk(SERVERS, random.Random(1))
+        self.now = SECOND
+        self.feed = Feed(self.desk, b"k", None, after)
+        self.asked: list[tuple[str, Watch]] = []
+        self.linked(*SERVERS)
+
+    def linked(self, *addresses: str, up: bool = True) -> None:
+        self.now += LOOK_AGAIN
+        self.desk.step(self.now, [Linked(peer(address), up) for address in addresses])
+        self.look()
+
+    def look(self) -> bool:
+        there = self.feed.tend(self.desk)
+        said = [(send.link.principal, send.message) for send in self.desk.ready().now]
+        self.asked = [(address, one) for address, one in said if type(one) is Watch]
+        return there
+
+    def told(self, after: int, *revisions: int, compacted: int = 0) -> bool:
+        events = tuple((revision, b"k", False, b"v", 1, 1) for revision in revisions)
+        number = self.feed.ask.number
+        one = Watched(0, number, after, compacted, events)
+        self.desk.watched.setdefault(number, []).append(one)
+        return self.look()
+
+    def taken(self) -> list[int]:
+        found = []
+        while self.look():
+            found.append(self.feed.take().revision)
+        return found
+
+
+def test_events_in_order_and_how_far_it_is() -> None:
+    watcher = Watcher(4)
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 4, CREDIT))]
+    assert watcher.told(7, 5, 5, 7)
+    handed = []
+    for _ in range(3):
+        watcher.feed.take()
+        handed.append(watcher.feed.handed)
+    assert handed == [4, 5, 7], "a revision is handed out when all of it is"
+    assert not watcher.look()
+    assert watcher.asked == [], "it was asked already"
+
+
+def test_nothing_up_to_a_revision_is_something_to_know() -> None:
+    watcher = Watcher()
+    assert not watcher.told(9)
+    watcher.linked(SERVERS[0], up=False)
+    assert watcher.asked == [(SERVERS[1], Watch(1, b"k", None, 9, CREDIT))]
+
+
+def test_another_goes_on_where_the_last_one_stopped() -> None:
+    watcher = Watcher()
+    watcher.told(2, 1, 2)
+    watcher.linked(SERVERS[0], up=False)
+    assert watcher.taken() == [1, 2]
+    assert watcher.feed.ask.after == 2
+    watcher.told(4, 3, 4)
+    assert watcher.taken() == [3, 4]
+
+
+@pytest.mark.parametrize(("after", "again"), [(2, (1, 2)), (1, (1,)), (3, (2, 3)), (4, (4,))])
+def test_what_is_told_again_is_handed_out_once(after: int, again: tuple[int, ...]) -> None:
+    """By one that was behind, or that is late."""
+    watcher = Watcher()
+    watcher.told(2, 1, 2)
+    watcher.told(after, *again)
+    found = watcher.taken()
+    assert found == [1, 2, *[revision for revision in again if revision > 2]]
+    watcher.told(2, 1, 2)
+    assert watcher.taken() == [], "what was late did not take it back"
+
+
+def test_credit_is_given_again_when_it_is_spent() -> None:
+    watcher = Watcher()
+    for revision in range(1, CREDIT + 1):
+        watcher.told(revision, revision)
+        assert watcher.asked == []
+        watcher.feed.take()
+    watcher.look()
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, CREDIT, CREDIT))]
+
+
+def test_away_for_too_long() -> None:
+    watcher = Watcher()
+    with pytest.raises(Compacted, match="up to revision 8 ") as gone:
+        watcher.told(8, compacted=8)
+    assert gone.value.revision == 8
+
+
+def test_nobody_is_there() -> None:
+    watcher = Watcher()
+    watcher.linked(*SERVERS, up=False)
+    assert watcher.asked == []
+    watcher.linked(SERVERS[1])
+    assert watcher.asked == [(SERVERS[1], Watch(1, b"k", None, 0, CREDIT))]
+
+
+def test_one_that_is_ended_is_not_kept_in_mind() -> None:
+    watcher = Watcher()
+    watcher.told(1, 1)
+    watcher.feed.end(watcher.desk)
+    said = [send.message for send in watcher.desk.ready().now]
+    assert said == [Watch(1, b"k", None, 1, 0)]
+    watcher.desk.watched[1] = []
+    watcher.feed.end(watcher.desk)
+    assert (watcher.desk.watched, watcher.desk.ready().now) == ({}, ())
+
+
+def test_feeds_of_a_desk_are_told_apart() -> None:
+    watcher = Watcher()
+    other = Feed(watcher.desk, b"l", None, 0)
+    assert other.ask.number != watcher.feed.ask.number
+    number = watcher.feed.ask.number
+    watcher.desk.watched[number] = [Watched(0, number, 1, 0, ((1, b"k", False, b"v", 1, 1),))]
+    assert not other.tend(watcher.desk)
+    assert watcher.look()
