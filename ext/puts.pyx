@@ -211,8 +211,7 @@ def puts(
             aside(key, old)
         if old is None:
             add(key)
-        table[key] = record
-        grown += growth
+        table[key], grown = record, grown + growth
         events.append((revision, PUT_EVENT, key, record))
         told += <int64_t> request.key_size + PyBytes_GET_SIZE(record)
         size = _answer(packed, revision, version)
