@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from engine.contract import Link, Nanos
+from engine.contract import Link, Nanos, Span
 from engine.errors import ConnectionFailed
 from engine.kv.desk import Desk, Ticket
 from engine.kv.feed import Event, Feed
@@ -26,6 +26,7 @@ from engine.kv.store import Store, Walk
 from engine.kv.watchers import Watchers
 from engine.raft.front import Front
 from engine.raft.messages import Placed
+from engine.raft.server import RaftServer
 from engine.raft.trial_bugs import BUGS as RAFT_BUGS
 from engine.sim.planting import Patch
 from engine.storage.entries import Entry
@@ -307,6 +308,16 @@ def _expires_at_once(original: Any) -> Any:
     return expire
 
 
+def _overtaken_unnoticed(original: Any) -> Any:
+    """A replica goes on with a snapshot of its own when it has become another one's."""
+
+    def apply(self: RaftServer, span: Span) -> None:
+        original(self, span)
+        self._overtaken = False
+
+    return apply
+
+
 BUGS: dict[str, tuple[Patch, ...]] = {
     "snapshot_without_sessions": (Patch(Machine, "load", _without_sessions),),
     "old_sessions_stay": (Patch(Sessions, "load", _old_sessions_stay),),
@@ -336,5 +347,6 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "aside_forgotten_on_delete": (Patch(Store, "remove", _aside_forgotten),),
     "snapshot_with_what_came_later": (Patch(Walk, "put_aside", _made_later),),
     "time_is_not_loaded": (Patch(Machine, "load", _time_not_loaded),),
+    "snapshot_of_a_state_that_has_gone": (Patch(RaftServer, "_apply", _overtaken_unnoticed),),
     "history_is_not_loaded": (Patch(Machine, "load", _half_a_history),),
 }

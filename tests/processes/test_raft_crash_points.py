@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from raft_group import PROGRAM, RaftGroup
@@ -33,10 +33,6 @@ SECONDS = dose(60.0, 240.0)
 """When what is the least will do, though not everybody has died everywhere."""
 LATEST = 240.0
 """When to give up; two idle cores have all of it in 40 to 50."""
-KILLS_LEAST, POINTS_LEAST = 100, 50
-"""With the power."""
-ROLE_POINTS_LEAST = 20
-"""As leader, and as follower."""
 SEGMENTS = ("16384", "8192")
 """The size of a life's segments: what is left of a life with others is removed, not used again."""
 POWER_SHARE = 0.9
@@ -88,11 +84,22 @@ def roles(point: str) -> tuple[str, ...]:
     return ("leader", "follower")
 
 
+class Least(NamedTuple):
+    """What a run is not over without."""
+
+    kills: int = 100
+    """With the power, at so many points:"""
+    points: int = 50
+    each: int = 20
+    """Points as leader, and as follower."""
+
+
 class Wanted:
     """The deaths that are still to be died, which all campaigns share, and those that were."""
 
-    def __init__(self, seconds: float, latest: float) -> None:
-        """What is the least will do after so many; when to give up."""
+    def __init__(self, seconds: float, latest: float, least: Least) -> None:
+        """After so many `seconds` the `least` will do, and after `latest` it is over."""
+        self.least = least
         self._pairs = {(role, point) for point in every() for role in roles(point)}
         self._lock = threading.Lock()
         self._enough_at = time.monotonic() + patience(seconds)
@@ -115,17 +122,17 @@ class Wanted:
         """At how many points somebody died in this role."""
         return len({point for one, point in self.kills if one == role})
 
-    def least(self) -> bool:
+    def enough(self) -> bool:
         """Whether what every run must have has happened."""
         return (
-            self.with_power.total() >= KILLS_LEAST
-            and len(self.with_power) >= POINTS_LEAST
-            and min(self.points_of("leader"), self.points_of("follower")) >= ROLE_POINTS_LEAST
+            self.with_power.total() >= self.least.kills
+            and len(self.with_power) >= self.least.points
+            and min(self.points_of("leader"), self.points_of("follower")) >= self.least.each
         )
 
     def go_on(self) -> bool:
         """Whether there is more to be died; what is rare is not waited for for ever."""
-        until = self._enough_at if self.least() else self._late_at
+        until = self._enough_at if self.enough() else self._late_at
         return bool(self._pairs) and time.monotonic() < until
 
     def told(self) -> str:
@@ -377,7 +384,7 @@ def test_crash_points(round_: int, tmp_path: Path, request: pytest.FixtureReques
     """At least a hundred deaths at fifty and more points, each of them with the power; if there is
     time for it, at every point in every role that passes it."""
     begin = time.monotonic()
-    wanted = Wanted(SECONDS, LATEST)
+    wanted = Wanted(SECONDS, LATEST, Least())
     campaigns = [
         Campaign(tmp_path / f"g{number}", round_ * GROUPS + number, wanted)
         for number in range(GROUPS)
@@ -390,10 +397,7 @@ def test_crash_points(round_: int, tmp_path: Path, request: pytest.FixtureReques
         f"replicas at crash points: {wanted.told()}; {lost['changes']} changes lost, "
         f"{acknowledged} commands acknowledged, none lost, in {seconds:.0f} s"
     )
-    assert wanted.with_power.total() >= KILLS_LEAST
-    assert len(wanted.with_power) >= POINTS_LEAST
-    assert wanted.points_of("leader") >= ROLE_POINTS_LEAST
-    assert wanted.points_of("follower") >= ROLE_POINTS_LEAST
+    assert wanted.enough(), f"{wanted.told()}; at least: {wanted.least}"
     assert lost["changes"] > lost["kills"], "the power was never missed: this tests nothing"
     assert acknowledged > wanted.kills.total(), "hardly anything was acknowledged"
     assert dose(ci=True, full=not wanted), f"never reached: {wanted}"
@@ -401,6 +405,6 @@ def test_crash_points(round_: int, tmp_path: Path, request: pytest.FixtureReques
 
 def test_unsynced_log_is_caught(tmp_path: Path) -> None:
     """Members that believe to have synced, and have not: the same campaign finds out at once."""
-    campaign = Campaign(tmp_path / "g", 0, Wanted(0, latest=1), UNSYNCED)
+    campaign = Campaign(tmp_path / "g", 0, Wanted(0, 60, Least(10, 1, 0)), UNSYNCED)
     with pytest.raises(AssertionError, match=r"elsewhere|lost|twice|Violation"):
         campaign.run()

@@ -27,13 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # --- nothing wrong -------------------------------------------------------------------------------
 
 STATES = {
-    "power": dose(100_000, 5_000_000),
-    "quick": dose(30_000, 2_000_000),
-    "stream": dose(30_000, 2_000_000),
-    "pre-vote": dose(30_000, 2_000_000),
-    "together": dose(30_000, 2_000_000),
-    "old terms": dose(30_000, 2_000_000),
-    "long log": dose(30_000, 2_000_000),
+    "power": dose(60_000, 5_000_000),
+    "quick": dose(20_000, 2_000_000),
+    "stream": dose(20_000, 2_000_000),
+    "pre-vote": dose(20_000, 2_000_000),
+    "together": dose(20_000, 2_000_000),
+    "old terms": dose(20_000, 2_000_000),
+    "long log": dose(20_000, 2_000_000),
 }
 
 

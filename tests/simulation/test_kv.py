@@ -26,9 +26,8 @@ from engine.sim.timeline import MILLISECOND
 from engine.verify.history import Operation
 
 ROOT = Path(__file__).parents[2]
-KEPT = (7, 10, 25, 29, 30147)
-"""Seeds that once found something: replicas that died of a snapshot that came while they took one
-(25, 29); a client that replicas sent in circles (10); and a quiet one (7)."""
+KEPT = (*range(5), 7)
+"""The same for ever; one of them is quiet."""
 FRESH = dose(ci=40, full=10_000)
 HUNTS = dose(ci=1, full=9)
 CAUGHT_WITHIN = 400
@@ -102,7 +101,7 @@ def test_every_seed_is_right() -> None:
         elif report.seen.get("quiet") and (report.seen["led"] != 1 or report.seen.get("unknown")):
             wrong.append(f"seed {seed}: is quiet, and {report.seen}")
     assert not wrong, f"{len(wrong)} of {len(seeds)}:\n" + "\n".join(wrong[:10])
-    # A tenth of what is usual: few seeds are no sample.
+    # Half of it: few seeds are no sample.
     rare = {w: seen[w] for w, least in REACHED.items() if seen[w] < least * len(seeds) / 2000}
     assert not rare, f"too rare to prove anything: {rare}"
 
@@ -143,8 +142,8 @@ def test_planted_bug_is_found(bug: str) -> None:
 
 
 def test_planted_bugs_are_found_soon(request: pytest.FixtureRequest) -> None:
-    """All twenty-nine, and half of them within twenty seeds."""
-    assert len(TRIAL.bugs) == 29
+    """All thirty, and half of them within twenty seeds."""
+    assert len(TRIAL.bugs) == 30
     caught = {bug for bug, tried in TRIED.items() if None not in tried}
     found = sorted(count for tried in TRIED.values() for count in tried if count is not None)
     if found:

@@ -16,7 +16,7 @@ from support import dose, patience
 from engine.mapreduce.trial import TRIAL
 from engine.mapreduce.trial_bugs import BUGS
 
-SEEDS = dose(ci=2000, full=100_000)
+SEEDS = dose(ci=1200, full=100_000)
 HUNTS = dose(ci=3, full=15)
 CAUGHT_WITHIN = 300
 """Seeds that a planted bug may survive."""

@@ -24,7 +24,7 @@ from engine.sim.timeline import MILLISECOND
 
 ROOT = Path(__file__).parents[2]
 KEPT = range(50)
-FRESH = dose(ci=100, full=20_000)
+FRESH = dose(ci=60, full=20_000)
 HUNTS = dose(ci=1, full=9)
 CAUGHT_WITHIN = 300
 """Seeds that a planted bug may survive."""

@@ -39,7 +39,7 @@ class Proof(NamedTuple):
 PROOFS = {
     "locks": Proof(
         LOCKS,
-        dose(ci=1000, full=100_000),
+        dose(ci=700, full=100_000),
         {
             "quiet": 50,
             "killed": 100,
@@ -55,7 +55,7 @@ PROOFS = {
     ),
     "views": Proof(
         VIEWS,
-        dose(ci=600, full=30_000),
+        dose(ci=400, full=30_000),
         {
             "quiet": 50,
             "killed": 800,
@@ -70,7 +70,7 @@ PROOFS = {
     ),
     "backup": Proof(
         BACKUP,
-        dose(ci=600, full=10_000),
+        dose(ci=400, full=10_000),
         {
             "quiet": 40,
             "killed": 2000,
