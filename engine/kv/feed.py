@@ -64,6 +64,9 @@ class Feed:
         self._told_by, self._credit = "", 0
 
     def _take(self, told: Watched) -> None:
+        if told.since > self.ask.after:
+            self._credit = 0  # one before it was lost on the way: from where we are, again
+            return
         if told.compacted:
             raise Compacted(told.compacted)
         self._credit -= 1

@@ -65,12 +65,14 @@ class Watch(Record):
 
 @message(165)
 class Watched(Record):
-    """(revision, key, whether it is deleted, value, create revision, version) of whole revisions,
-    each once, in order. Go on `after` this one. `compacted` > 0: what happened up to that revision
-    is not known any more, and nothing is told."""
+    """What happened after `since`, which is where the last of these messages ended: whoever did not
+    get that one asks again. (revision, key, whether it is deleted, value, create revision, version)
+    of whole revisions, each once, in order. Go on `after` this one. `compacted` > 0: what happened
+    up to that revision is not known any more, and nothing is told."""
 
     sender: int
     number: int
+    since: int
     after: int
     compacted: int
     events: tuple[tuple[int, bytes, bool, bytes, int, int], ...]

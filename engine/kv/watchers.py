@@ -30,6 +30,8 @@ class Watchers:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._by_link: dict[Link, dict[int, Watch]] = {}
+        self._told: dict[tuple[Link, int], int] = {}
+        """Up to where each was told, which its position may be past: that was not for it."""
         self._turn: list[tuple[Link, int]] = []
         """Who has credit and may be behind, in the order in which they are served."""
 
@@ -38,12 +40,15 @@ class Watchers:
         watches = self._by_link.setdefault(link, {})
         if ask.credit <= 0 or (len(watches) >= WATCHES_MAX and ask.number not in watches):
             watches.pop(ask.number, None)
+            self._told.pop((link, ask.number), None)
             return
         watches[ask.number] = ask
+        self._told[link, ask.number] = ask.after
         self._turn.append((link, ask.number))
 
     def gone(self, link: Link) -> None:
-        self._by_link.pop(link, None)
+        for number in self._by_link.pop(link, ()):
+            self._told.pop((link, number), None)
 
     @property
     def many(self) -> int:
@@ -65,7 +70,7 @@ class Watchers:
             seen.add((link, number))
             if watch.after < revision:
                 left -= 1
-                told = self._scan(watch)
+                told = self._scan(watch, self._told[link, number])
                 if told is not None:
                     yield link, told
                     watch = watch._replace(credit=watch.credit - 1)
@@ -80,18 +85,23 @@ class Watchers:
     def _keep(self, link: Link, watch: Watch, told: Watched | None) -> None:
         if told is not None and told.compacted:
             self._by_link[link].pop(watch.number)
+            self._told.pop((link, watch.number))
         else:
+            if told is not None:
+                self._told[link, watch.number] = self._after
             self._by_link[link][watch.number] = watch._replace(after=self._after)
 
-    def _scan(self, watch: Watch) -> Watched | None:
+    def _scan(self, watch: Watch, since: int) -> Watched | None:
         """None: nothing, up to `_after`."""
         number, start, end, after, _ = watch
         try:
             events, self._after = self._machine.events(after, start, end, EVENTS_MAX, BYTES_MAX)
         except Compacted as gone:
             self._after = gone.revision
-            return Watched(0, number, gone.revision, gone.revision, ())
-        return Watched(0, number, self._after, 0, tuple(map(_told, events))) if events else None
+            return Watched(0, number, since, gone.revision, gone.revision, ())
+        if not events:
+            return None
+        return Watched(0, number, since, self._after, 0, tuple(map(_told, events)))
 
 
 def _told(event: Change) -> tuple[int, bytes, bool, bytes, int, int]:

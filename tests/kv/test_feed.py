@@ -36,10 +36,13 @@ class Watcher:
         self.asked = [(address, one) for address, one in said if type(one) is Watch]
         return there
 
-    def told(self, after: int, *revisions: int, compacted: int = 0) -> bool:
+    def told(
+        self, after: int, *revisions: int, compacted: int = 0, since: int | None = None
+    ) -> bool:
         events = tuple((revision, b"k", False, b"v", 1, 1) for revision in revisions)
         number = self.feed.ask.number
-        one = Watched(0, number, after, compacted, events)
+        since = self.feed.ask.after if since is None else since
+        one = Watched(0, number, since, after, compacted, events)
         self.desk.watched.setdefault(number, []).append(one)
         return self.look()
 
@@ -128,11 +131,21 @@ def test_one_that_is_ended_is_not_kept_in_mind() -> None:
     assert (watcher.desk.watched, watcher.desk.ready().now) == ({}, ())
 
 
+def test_what_was_lost_on_the_way_is_asked_for_again() -> None:
+    watcher = Watcher(4)
+    assert watcher.told(6, 5, 6)
+    assert watcher.taken() == [5, 6]
+    assert not watcher.told(9, 9, since=8), "somebody told 7 and 8, and we did not hear it"
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 6, CREDIT))]
+    assert watcher.told(9, 7, 8, 9)
+    assert watcher.taken() == [7, 8, 9]
+
+
 def test_feeds_of_a_desk_are_told_apart() -> None:
     watcher = Watcher()
     other = Feed(watcher.desk, b"l", None, 0)
     assert other.ask.number != watcher.feed.ask.number
     number = watcher.feed.ask.number
-    watcher.desk.watched[number] = [Watched(0, number, 1, 0, ((1, b"k", False, b"v", 1, 1),))]
+    watcher.desk.watched[number] = [Watched(0, number, 0, 1, 0, ((1, b"k", False, b"v", 1, 1),))]
     assert not other.tend(watcher.desk)
     assert watcher.look()

@@ -58,7 +58,7 @@ def test_whole_events(replica: Replica) -> None:
     replica.watch(b"k")
     (told,) = replica.news().values()
     assert told == Watched(
-        0, 1, 4, 0,
+        0, 1, 0, 4, 0,
         (
             (1, b"k", False, b"1", 1, 1),
             (2, b"k", False, b"2", 1, 2),
@@ -121,10 +121,23 @@ def test_what_is_not_for_it_moves_it_on(replica: Replica) -> None:
     assert replica.told() == [(2, b"k", False, b"v")]
 
 
+def test_each_says_after_which_it_comes(replica: Replica) -> None:
+    """What was not for it does not count."""
+    replica.watch(b"k")
+    replica.do(c.put(b"k", b"1"))
+    (first,) = replica.news().values()
+    for _ in range(3):
+        replica.do(c.put(b"other", b"x"))
+        assert replica.news() == {}
+    replica.do(c.put(b"k", b"2"))
+    (second,) = replica.news().values()
+    assert (first.since, first.after, second.since, second.after) == (0, 1, 1, 5)
+
+
 def test_compacted_ends_it(replica: Replica) -> None:
     replica.do(c.put(b"k", b"1"), c.put(b"k", b"2"), c.compact(1))
     replica.watch(b"k")
-    assert replica.news() == {(ME, 1): Watched(0, 1, 1, 1, ())}
+    assert replica.news() == {(ME, 1): Watched(0, 1, 0, 1, 1, ())}
     assert replica.watchers.many == 0
     replica.do(c.put(b"k", b"3"))
     assert replica.news() == {}
