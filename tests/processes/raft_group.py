@@ -224,10 +224,15 @@ class RaftGroup:
             after = applied.first + len(applied.entries) - 1
         return found
 
-    def agreed(self, names: Sequence[str] = (), *, seconds: float = 30) -> dict[str, Status]:
-        """Wait until these, or all that run, have applied the same and more than nothing."""
+    def agreed(
+        self, names: Sequence[str] = (), *, seconds: float = 30, witness: Witness | None = None
+    ) -> dict[str, Status]:
+        """Wait until these, or all that run, have applied the same and more than nothing; not if
+        the witness knows already that they never will."""
 
         def found() -> dict[str, Status]:
+            if witness is not None:
+                witness.check()
             told_by = self.statuses(names)
             states = {(s.applied, s.commands, s.digest) for s in told_by.values()}
             whole = len(told_by) == len(names or self.running())
@@ -269,7 +274,7 @@ class RaftGroup:
         there once and where it was said to be, and none that was refused. Of the few that nobody
         saw being applied, because all members had them in a snapshot when they were asked, it is
         known how many they are."""
-        status = next(iter(self.agreed(names).values()))
+        status = next(iter(self.agreed(names, witness=witness).values()))
         witness.reach(status.commands)
         assert load.acknowledged, "nothing was acknowledged: this tests nothing"
         seen, last = witness.commands, status.commands
@@ -415,6 +420,10 @@ class Reader:
         """End it; raises what went wrong in it."""
         self._over.set()
         self._thread.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what went wrong so far."""
         if self._failed:
             raise self._failed[0]
 
@@ -480,5 +489,9 @@ class Witness:
         self._over.set()
         for thread in self._threads:
             thread.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what went wrong so far."""
         if self._failed:
             raise self._failed[0]

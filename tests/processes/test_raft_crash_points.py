@@ -101,7 +101,7 @@ class Wanted:
         """After so many `seconds` the `least` will do, and after `latest` it is over."""
         self.least = least
         self._pairs = {(role, point) for point in every() for role in roles(point)}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._enough_at = time.monotonic() + patience(seconds)
         self._late_at = time.monotonic() + patience(latest)
         self.kills: Counter[tuple[str, str]] = Counter()
@@ -115,12 +115,14 @@ class Wanted:
     def met(self, role: str, point: str, power: bool) -> None:
         with self._lock:
             self.kills[role, point] += 1
-            self.with_power[point] += power
+            if power:
+                self.with_power[point] += 1
             self._pairs -= {(role, point), (ANY, point)}
 
     def points_of(self, role: str) -> int:
         """At how many points somebody died in this role."""
-        return len({point for one, point in self.kills if one == role})
+        with self._lock:
+            return len({point for one, point in self.kills if one == role})
 
     def enough(self) -> bool:
         """Whether what every run must have has happened."""
@@ -160,6 +162,7 @@ class Campaign:
         self.acknowledged = 0
         self.over = False
         self.load: Any = None
+        self.judges: tuple[Any, ...] = ()
         folder.mkdir()
         self.group = RaftGroup(
             folder, 3, seed=seed, flags=("--snapshot-every", "20", "--segment-bytes", SEGMENTS[0]),
@@ -175,20 +178,35 @@ class Campaign:
             group.load(2, pause=PAUSE, size=COMMAND_BYTES) as load,
             group.reads(load) as reader,
         ):
-            self.load = load
-            load.more(20)
+            self.load, self.judges = load, (witness, reader)
+            self.more(20)
             turn = 0
             while self.wanted.go_on():
                 turn += 1
                 self.attack(ATTACKED[turn % len(ATTACKED)])
             self.live()
-            load.more(50)
+            self.more(50)
             reader.stop()
             load.stop()
             self.acknowledged = len(load.acknowledged)
             group.judge_witnessed(load, witness)
         judged = judge(group.traces.values())
         assert not judged.violations, judged.violations[:5]
+
+    def check(self) -> None:
+        """Raises what those who look on have seen to be wrong, which may be why nothing goes on."""
+        for judge_ in self.judges:
+            judge_.check()
+
+    def more(self, count: int) -> None:
+        """Wait for so many more commands, unless it is known already that something is wrong."""
+        wanted = len(self.load.acknowledged) + count
+
+        def there() -> bool:
+            self.check()
+            return len(self.load.acknowledged) >= wanted
+
+        eventually(there, 20, "progress")
 
     # --- deaths ----------------------------------------------------------------------------------
 
@@ -237,6 +255,7 @@ class Campaign:
 
     def leading(self) -> str:
         """Who leads, if it is known; whoever dies while it comes back is brought back meanwhile."""
+        self.check()
         self.revive()
         told_by = self.group.statuses()
         leads = [(s.term, name) for name, s in told_by.items() if s.role == "leader"]
@@ -405,6 +424,6 @@ def test_crash_points(round_: int, tmp_path: Path, request: pytest.FixtureReques
 
 def test_unsynced_log_is_caught(tmp_path: Path) -> None:
     """Members that believe to have synced, and have not: the same campaign finds out at once."""
-    campaign = Campaign(tmp_path / "g", 0, Wanted(0, 60, Least(10, 1, 0)), UNSYNCED)
-    with pytest.raises(AssertionError, match=r"elsewhere|lost|twice|Violation"):
+    campaign = Campaign(tmp_path / "g", 0, Wanted(0, 60, Least(30, 1, 0)), UNSYNCED)
+    with pytest.raises(AssertionError):  # of whichever judge sees it first
         campaign.run()
