@@ -100,7 +100,8 @@ class Wanted:
     def __init__(self, seconds: float, latest: float, least: Least) -> None:
         """After so many `seconds` the `least` will do, and after `latest` it is over."""
         self.least = least
-        self._pairs = {(role, point) for point in every() for role in roles(point)}
+        self._all = {(role, point) for point in every() for role in roles(point)}
+        self._pairs = set(self._all)
         self._lock = threading.RLock()
         self._enough_at = time.monotonic() + patience(seconds)
         self._late_at = time.monotonic() + patience(latest)
@@ -109,8 +110,10 @@ class Wanted:
         """Those after which everything was gone that was not synced, by point."""
 
     def of(self, *some: str) -> set[str]:
+        """In these roles; all of them once more if that was not yet enough."""
         with self._lock:
-            return {point for role, point in self._pairs if role in (*some, ANY)}
+            pairs = self._pairs or (set() if self.enough() else self._all)
+            return {point for role, point in pairs if role in (*some, ANY)}
 
     def met(self, role: str, point: str, power: bool) -> None:
         with self._lock:
@@ -134,8 +137,10 @@ class Wanted:
 
     def go_on(self) -> bool:
         """Whether there is more to be died; what is rare is not waited for for ever."""
-        until = self._enough_at if self.enough() else self._late_at
-        return bool(self._pairs) and time.monotonic() < until
+        with self._lock:
+            if self.enough():
+                return bool(self._pairs) and time.monotonic() < self._enough_at
+        return time.monotonic() < self._late_at
 
     def told(self) -> str:
         kills, points = self.kills.total(), {point for _, point in self.kills}
