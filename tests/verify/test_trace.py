@@ -553,7 +553,7 @@ def test_lines_that_are_missing_or_elsewhere_are_survived(tmp_path: Path) -> Non
         except UsageError as error:
             refused.append(str(error))
     assert all("is no line of a member's trace" in why for why in refused)
-    assert verdicts > 5
+    assert verdicts > 2
     shutil.rmtree(tmp_path / "whole")
 
 
