@@ -92,6 +92,8 @@ class Desk:
         self._dial_at: Nanos = 0
         self._watch_waits = False
         """Somebody watches, and nobody is there who could tell."""
+        self._watch_at: Nanos | None = None
+        """Whoever watches has to be looked after by then."""
         self.awaited: Ticket | None = None
         """For whoever runs the desk until this one is over."""
 
@@ -128,6 +130,10 @@ class Desk:
             self._say(server, ask)
         return server
 
+    def watch_by(self, at: Nanos) -> None:
+        """Whoever runs the desk shall look after a watch by then."""
+        self._watch_at = at if self._watch_at is None else min(at, self._watch_at)
+
     def end_watch(self, server: str, ask: Watch) -> None:
         """Nobody watches this any more; `server` has it in mind, "" if nobody has."""
         self.watched.pop(ask.number, None)
@@ -138,6 +144,8 @@ class Desk:
 
     def step(self, now: Nanos, events: Sequence[Event]) -> None:
         self.now = now
+        if self._watch_at is not None and now >= self._watch_at:
+            self._watch_at = None
         for event in events:
             if type(event) is Received:
                 self._take(event.link, event.message)
@@ -343,6 +351,8 @@ class Desk:
             times.append(max(self._hold, self.now + LOOK_AGAIN))
         if self._watch_waits:
             times.append(max(self._dial_at, self.now + 1))
+        if self._watch_at is not None:
+            times.append(self._watch_at)
         tickets = [*self._new, *(t for frame in frames for t in frame.tickets)]
         times += [t.deadline for t in tickets if t.deadline is not None and not t.over]
         return min(times, default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from engine.contract import SECOND, Nanos
 from engine.kv.desk import Desk
 from engine.kv.history import Compacted
 from engine.kv.requests import Watch, Watched
@@ -11,6 +12,10 @@ from engine.record import Record
 
 CREDIT = 16
 """Answers that may come before we ask for more."""
+
+SILENCE: Nanos = SECOND
+"""When nothing was told for so long it is asked for again: a question or an answer that was lost is
+not said twice, and there may be no later one by which it is missed."""
 
 
 class Event(Record):
@@ -38,6 +43,7 @@ class Feed:
         self._events: deque[Event] = deque()
         self._told_by = ""
         self._credit = 0
+        self._again: Nanos = 0
 
     def take(self) -> Event:
         """The next, of those that there are."""
@@ -51,12 +57,23 @@ class Feed:
         Compacted."""
         for one in desk.watched.pop(self.ask.number, ()):
             self._take(one)
+            self._again = desk.now + SILENCE
         if self._events:
             return True
-        if self._told_by not in desk.known.up or self._credit <= 0:
-            self._told_by = desk.say_watch(self.ask)
-            self._credit = CREDIT if self._told_by else 0
+        silent = desk.now >= self._again
+        if silent or self._told_by not in desk.known.up or self._credit <= 0:
+            self._ask(desk)
+        if self._told_by:
+            desk.watch_by(self._again)
         return False
+
+    def _ask(self, desk: Desk) -> None:
+        """Whoever is asked now; another one that has us in mind need not go on."""
+        before, self._told_by = self._told_by, desk.say_watch(self.ask)
+        self._credit = CREDIT if self._told_by else 0
+        self._again = desk.now + SILENCE
+        if before != self._told_by:
+            desk.end_watch(before, self.ask)
 
     def end(self, desk: Desk) -> None:
         """Whoever tells it need not go on."""

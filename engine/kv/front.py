@@ -39,6 +39,10 @@ from engine.storage.entries import COMMAND, Entry
 TICK: Nanos = SECOND // 20
 """From one entry that only expires what is due to the next."""
 
+ANSWER_BYTES_MAX = FRAME_BYTES_MAX
+"""Of answers in one message: the wire takes not much more."""
+TOO_LONG = "the answer would be too long"
+
 Frames = list[tuple[Link, bytes]]
 
 
@@ -193,16 +197,34 @@ class StoreFront(Front):
         self.readers.answered(len(part), len(self._reads), self.replica.world.now())
 
     def _answer(self, part: Frames, answers: list[bytes]) -> None:
-        """All that is for one link in one message."""
+        """All that is for one link in one message, if it is not too much for one."""
         of: dict[Link, list[bytes]] = {}
+        size = 0
         for (link, _), answer in zip(part, answers, strict=True):
             if answer:
+                size += len(answer)
                 of.setdefault(link, []).append(answer)
             else:
                 self.malformed += 1
-        me, tell, pack = self.replica.raft.me, self.replica.answer, msgpack.packb
+        if size > ANSWER_BYTES_MAX:
+            self._answer_at_length(part, answers)
+            return
         for link, frames in of.items():
-            tell(link, ANSWERED, pack((me, frames)))  # an `Answered`, as the codec writes it
+            self._tell(link, frames)
+
+    def _answer_at_length(self, part: Frames, answers: list[bytes]) -> None:
+        """One by one. What no message can carry, a value that appends have made longer than any
+        frame, is said to be unknown: it may be the answer to a transaction that was done."""
+        for (link, frame), answer in zip(part, answers, strict=True):
+            if len(answer) > ANSWER_BYTES_MAX:
+                self.reject([(link, frame)], TOO_LONG, 0, unknown=True)
+            elif answer:
+                self._tell(link, [answer])
+
+    def _tell(self, link: Link, frames: list[bytes]) -> None:
+        """An `Answered`, as the codec writes it."""
+        body = msgpack.packb((self.replica.raft.me, frames))
+        self.replica.answer(link, ANSWERED, body)
 
     def reject(self, asked: Frames, why: str, leader: int, *, unknown: bool) -> None:
         self.outcomes["unknown" if unknown else "rejected"] += len(asked)

@@ -13,11 +13,14 @@ from engine.contract import Link
 from engine.kv.history import DELETE, Compacted
 from engine.kv.history import Event as Change
 from engine.kv.machine import Machine
-from engine.kv.requests import Watch, Watched
+from engine.kv.requests import FRAME_BYTES_MAX, Watch, Watched
 from engine.kv.store import unpack_head, unpack_value
 
 EVENTS_MAX = 1000
 BYTES_MAX = 1 << 18
+REVISION_BYTES_MAX = FRAME_BYTES_MAX
+"""A transaction may change more than a message can carry, since appends make values long; then its
+watchers are told to read the keys, as if it was compacted."""
 SCANS_MAX = 64
 """Watchers that are looked after in one turn; the others have theirs in the next."""
 WATCHES_MAX = 1000
@@ -101,6 +104,8 @@ class Watchers:
             return Watched(0, number, since, gone.revision, gone.revision, ())
         if not events:
             return None
+        if sum([len(key) + len(record) for _, _, key, record in events]) > REVISION_BYTES_MAX:
+            return Watched(0, number, since, self._after, self._after, ())
         return Watched(0, number, since, self._after, 0, tuple(map(_told, events)))
 
 

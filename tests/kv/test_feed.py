@@ -8,7 +8,7 @@ import pytest
 
 from engine.contract import SECOND, Linked, peer
 from engine.kv.desk import LOOK_AGAIN, Desk
-from engine.kv.feed import CREDIT, Feed
+from engine.kv.feed import CREDIT, SILENCE, Feed
 from engine.kv.history import Compacted
 from engine.kv.requests import Watch, Watched
 
@@ -35,6 +35,11 @@ class Watcher:
         said = [(send.link.principal, send.message) for send in self.desk.ready().now]
         self.asked = [(address, one) for address, one in said if type(one) is Watch]
         return there
+
+    def silence(self, time: int) -> None:
+        self.now += time
+        self.desk.step(self.now, [])
+        self.look()
 
     def told(
         self, after: int, *revisions: int, compacted: int = 0, since: int | None = None
@@ -139,6 +144,37 @@ def test_what_was_lost_on_the_way_is_asked_for_again() -> None:
     assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 6, CREDIT))]
     assert watcher.told(9, 7, 8, 9)
     assert watcher.taken() == [7, 8, 9]
+
+
+def test_after_a_silence_it_is_asked_for_again() -> None:
+    """What was lost may have been the last, so that no later one tells."""
+    watcher = Watcher(4)
+    watcher.asked = []
+    watcher.silence(SILENCE - LOOK_AGAIN)
+    assert watcher.asked == []
+    watcher.silence(LOOK_AGAIN)
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 4, CREDIT))]
+    assert watcher.told(5, 5)
+    assert watcher.taken() == [5]
+    watcher.silence(SILENCE)
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 5, CREDIT))]
+
+
+def test_whoever_runs_it_is_woken_for_that() -> None:
+    watcher = Watcher(4)
+    wake_at = watcher.desk.ready().wake_at
+    assert wake_at is not None
+    assert wake_at <= watcher.now + SILENCE
+
+
+def test_one_that_is_not_asked_any_more_need_not_go_on() -> None:
+    watcher = Watcher(4)
+    watcher.desk.known.turn_to(0)
+    watcher.silence(SILENCE)
+    assert watcher.asked == [
+        (SERVERS[1], Watch(1, b"k", None, 4, CREDIT)),
+        (SERVERS[0], Watch(1, b"k", None, 4, 0)),
+    ]
 
 
 def test_feeds_of_a_desk_are_told_apart() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.contract import Link
 from engine.kv import commands as c
+from engine.kv import watchers
 from engine.kv import watchers as watchers_module
 from engine.kv.machine import Machine
 from engine.kv.requests import Watch, Watched
@@ -213,3 +214,14 @@ def test_a_snapshot_that_was_loaded_has_the_history(replica: Replica) -> None:
     other.machine.load(iter(list(replica.machine.pieces())))
     other.watch(b"k", after=1)
     assert [event[0] for event in other.told()] == [2]
+
+
+def test_what_no_message_can_carry_has_to_be_read(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers, "REVISION_BYTES_MAX", 200)
+    replica.watch(b"a", b"")
+    long = [c.put(b"a%d" % n, bytes(60)) for n in range(4)]
+    replica.do(c.txn((), long))
+    assert replica.news() == {(ME, 1): Watched(0, 1, 0, 1, 1, ())}
+    assert replica.watchers.many == 0
