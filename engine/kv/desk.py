@@ -18,6 +18,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from engine.contract import SECOND, Event, Link, Linked, Nanos, Ready, Received, Send, peer
 from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown, RefusedError
+from engine.kv import commands
 from engine.kv.requests import FRAME_BYTES_MAX, WRITE, Answered, Ask, AskTime, Time, Watch, Watched
 from engine.raft.client import Known
 from engine.raft.requests import Rejected
@@ -34,13 +35,16 @@ FRAME_BYTES = 1 << 19
 FRAME_REQUESTS = 256
 REQUEST_BYTES_MAX = FRAME_BYTES_MAX - 16
 """No frame can carry more, whatever the limits of the store are."""
+AT_LENGTH = {commands.RANGE, commands.LEASES, commands.TXN}
+CUT = commands.TOO_LARGE, "answer"
+"""Said to a get that has no room in an answer any more."""
 PLAIN, DEDUPLICATED = False, True
 
 
 class Ticket:
     """One request: `answer` or `error` once it is `over`."""
 
-    __slots__ = ("again", "answer", "deadline", "error", "handed", "how", "key", "over", "request")
+    __slots__ = ("alone", "answer", "deadline", "error", "handed", "how", "key", "over", "request")
 
     def __init__(self, how: int, request: tuple[Any, ...], deadline: Nanos | None) -> None:
         self.how, self.request, self.deadline = how, request, deadline
@@ -48,7 +52,8 @@ class Ticket:
         """[session, sequence] of a write that is done once."""
         self.handed = 0
         """How often it was said to somebody who may do it."""
-        self.again: Nanos = 0
+        self.alone = request[0] in AT_LENGTH
+        """It shares no frame, and so nobody takes from what its answer may have."""
         self.over = False
         self.answer: tuple[Any, ...] = ()
         self.error: EngineError | None = None
@@ -175,7 +180,12 @@ class Desk:
         frame = self._frames.pop(number, None) if type(number) is int else None
         if frame is not None and len(answers) == len(frame.tickets):
             for ticket, answer in zip(frame.tickets, answers, strict=True):
-                if not ticket.over:
+                if ticket.over:
+                    continue
+                if answer == CUT and not ticket.alone:
+                    ticket.alone = True
+                    self._new.append(ticket)
+                else:
                     ticket.answer = answer
                     self._end(ticket)
 
@@ -313,7 +323,8 @@ class Desk:
                 ticket.error = RefusedError("Nothing was done: a request may not be so long.")
                 self._end(ticket)
                 continue
-            if part and (size + len(body) > FRAME_BYTES or len(part) >= FRAME_REQUESTS):
+            full = size + len(body) > FRAME_BYTES or len(part) >= FRAME_REQUESTS
+            if part and (full or ticket.alone or part[-1].alone):
                 self._frame(server, how, part, packed)
                 packed, part, size = [], [], 0
             packed.append(body)

@@ -41,7 +41,6 @@ TICK: Nanos = SECOND // 20
 
 ANSWER_BYTES_MAX = FRAME_BYTES_MAX
 """Of answers in one message: the wire takes not much more."""
-TOO_LONG = "the answer would be too long"
 
 Frames = list[tuple[Link, bytes]]
 
@@ -213,12 +212,9 @@ class StoreFront(Front):
             self._tell(link, frames)
 
     def _answer_at_length(self, part: Frames, answers: list[bytes]) -> None:
-        """One by one. What no message can carry, a value that appends have made longer than any
-        frame, is said to be unknown: it may be the answer to a transaction that was done."""
-        for (link, frame), answer in zip(part, answers, strict=True):
-            if len(answer) > ANSWER_BYTES_MAX:
-                self.reject([(link, frame)], TOO_LONG, 0, unknown=True)
-            elif answer:
+        """One by one: limits and `Room` keep each short enough."""
+        for (link, _), answer in zip(part, answers, strict=True):
+            if answer:
                 self._tell(link, [answer])
 
     def _tell(self, link: Link, frames: list[bytes]) -> None:

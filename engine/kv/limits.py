@@ -29,11 +29,12 @@ class Limits(Record):
     """A session that is silent for longer is forgotten."""
 
 
+# A value that can be stored can be told: key, value and what is known of them fit a frame.
 LEAST = Limits(1, 0, 64, 0, 0, 0, 0, 0, 0, SECOND)
 MOST = Limits(
     1 << 16,
-    1 << 26,
-    1 << 26,
+    95 << 17,
+    96 << 17,
     1 << 24,
     1 << 24,
     1 << 24,

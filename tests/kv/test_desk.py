@@ -123,6 +123,30 @@ def test_a_frame_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(frame) - 1 for _, _, frame in talk.frames()] == [1, 1, 1]
 
 
+def test_what_may_be_long_shares_no_frame() -> None:
+    """Or others would take from what its answer may have."""
+    talk = Talk()
+    talk.ask(c.get(b"a"), c.key_range(b"a", b""), c.key_range(b"b", b""), c.get(b"b"), how=READ)
+    talk.turn()
+    assert [len(frame) - 1 for _, _, frame in talk.frames()] == [1, 1, 1, 1]
+
+
+def test_what_had_no_room_beside_others_is_asked_for_alone() -> None:
+    talk = Talk()
+    first, second, third = talk.ask(c.get(b"a"), c.get(b"b"), c.get(b"c"), how=READ)
+    talk.turn()
+    (frame,) = talk.frames()
+    found, cut = (c.OK, 1, b"v", 1, 1, 1, 0), (c.TOO_LARGE, "answer")
+    talk.answers(SERVERS[0], frame[2][0], found, cut, cut)
+    assert first.answer == found
+    one, other = talk.frames()
+    assert [one[2][1:], other[2][1:]] == [(c.get(b"b"),), (c.get(b"c"),)]
+    talk.answers(SERVERS[0], one[2][0], found)
+    talk.answers(SERVERS[0], other[2][0], cut)
+    assert second.answer == found
+    assert third.answer == cut
+
+
 def test_what_no_message_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "REQUEST_BYTES_MAX", 1000)
     talk = Talk()

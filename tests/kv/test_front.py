@@ -7,10 +7,9 @@ from typing import Any
 import msgpack
 
 from engine.contract import Link
-from engine.kv.front import ANSWER_BYTES_MAX, StoreFront
+from engine.kv.front import StoreFront
 from engine.kv.machine import Machine
 from engine.kv.requests import ANSWERED
-from engine.raft.requests import Rejected
 from engine.wire.envelope import BODY_MAX
 
 ONE, OTHER = Link("client", 1), Link("client", 2)
@@ -66,14 +65,3 @@ def test_what_is_too_much_for_one_message_is_several() -> None:
     assert sum(map(len, answers)) > BODY_MAX
     front._answer([(ONE, _frame(n)) for n in range(17)], answers)
     assert replica.frames(ONE) == answers
-
-
-def test_one_that_no_message_can_carry_is_said_to_be_unknown() -> None:
-    front, replica = _front()
-    part = [(ONE, _frame(1)), (ONE, _frame(2)), (ONE, b"malformed")]
-    front._answer(part, [bytes(ANSWER_BYTES_MAX + 1), b"a", b""])
-    assert replica.frames(ONE) == [b"a"]
-    (send,) = front._sends
-    assert type(send.message) is Rejected
-    assert (send.message.numbers, send.message.unknown) == ((1,), True)
-    assert front.malformed == 1

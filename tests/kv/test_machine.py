@@ -21,6 +21,8 @@ from engine.errors import DamagedData
 from engine.kernels.checksum import crc32c
 from engine.kv import commands as c
 from engine.kv.checks import WRITES, well_formed_write
+from engine.kv.front import ANSWER_BYTES_MAX
+from engine.kv.limits import MOST
 from engine.kv.machine import Machine
 from engine.kv.store import Store, pack_record
 from engine.kv.writes import WRITERS
@@ -355,6 +357,24 @@ def test_a_frame_that_is_too_large_is_answered(together: bool) -> None:
         smaller = c.pack_frame(1, (SESSION, sequence, *c.put(b"k", b"")))
         assert unpacked(machine.apply(c.pack_entry(1, 0, [(1, smaller)]))[0])[1][0] == code
     assert machine.revision == 2
+
+
+def test_what_may_be_kept_can_be_told() -> None:
+    """In one message, whatever the limits are."""
+    machine = Machine()
+    do(machine, c.configure(MOST))
+    key, most = bytes(MOST.key_bytes), MOST.value_bytes
+    half = most // 2
+    for part in (half, most - half):
+        assert do(machine, c.append(key, bytes(part)))[0][0] == c.OK
+    assert do(machine, c.append(key, b"x")) == [(c.TOO_LARGE, "value")]
+    reads = [c.get(key), c.key_range(b"", b""), c.key_range(b"", b""), c.get(key)]
+    answers = [machine.read(c.pack_frame(1, read)) for read in reads[:2]]
+    answers.append(machine.read(c.pack_frame(1, *reads)))
+    txn = c.pack_frame(1, (b"", 1, *c.txn([], reads)))
+    answers += machine.apply(c.pack_entry(1, 0, [(1, txn)]))
+    for answer in answers:
+        assert most < len(answer) <= ANSWER_BYTES_MAX
 
 
 # --- snapshots -----------------------------------------------------------------------------------
