@@ -14,6 +14,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +22,16 @@ from support import SCORES, patience
 from support import dose as support_dose
 
 MARK = "ENGINE_TEST_RUN"
+PURE = (
+    "kernels/",
+    "kv/test_",
+    "labs/test_labgob.py",
+    "labs/test_raft.py",
+    "raft/",
+    "simulation/",
+    "storage/",
+    "verify/",
+)
 KEPT_BY_PYTHON = ("multiprocessing.resource_tracker",)
 """Started once by the standard library and ended with the interpreter."""
 
@@ -36,6 +47,26 @@ def pytest_terminal_summary(
     """Figures that tests want to be seen."""
     for line in config.stash.get(SCORES, []):
         terminalreporter.write_line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist hands its figures to whoever reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["scores"] = session.config.stash.get(SCORES, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of xdist has ended."""
+    scores = getattr(node, "workeroutput", {}).get("scores", [])
+    node.config.stash.setdefault(SCORES, []).extend(scores)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What starts no process, and waits for nothing, is `pure`."""
+    path = item.path.relative_to(item.config.rootpath / "tests").as_posix()
+    if path.startswith(PURE):
+        item.add_marker("pure")
 
 
 def pytest_configure(config: pytest.Config) -> None:
