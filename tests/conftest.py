@@ -14,6 +14,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -64,8 +65,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """What starts no process, and waits for nothing, is `pure`."""
-    path = item.path.relative_to(item.config.rootpath / "tests").as_posix()
-    if path.startswith(PURE):
+    folder = f"{Path(__file__).parent}/"
+    if str(item.path).removeprefix(folder).startswith(PURE):
         item.add_marker("pure")
 
 

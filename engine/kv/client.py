@@ -89,7 +89,8 @@ class Store(Client):
 
     def put_version(self, key: Text, value: Text, version: int) -> int:
         """The labs' versioned put: the version that it makes, from 1. NotFoundError, CompareFailed;
-        `Maybe` if it was repeated and the version has gone."""
+        `Maybe` if it was repeated and the version has gone. Only the version tells a repeated one:
+        where keys are deleted, and so begin anew at version 1, use `cas_revision`."""
         return int(self._run(calls.put_version(key, value, version)))
 
     def txn(

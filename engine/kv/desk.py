@@ -35,6 +35,7 @@ FRAME_BYTES = 1 << 19
 FRAME_REQUESTS = 256
 REQUEST_BYTES_MAX = FRAME_BYTES_MAX - 16
 """No frame can carry more, whatever the limits of the store are."""
+NEVER: Nanos = 1 << 62
 AT_LENGTH = {commands.RANGE, commands.LEASES, commands.TXN}
 CUT = commands.TOO_LARGE, "answer"
 """Said to a get that has no room in an answer any more."""
@@ -81,11 +82,15 @@ class Desk:
         """The last refusal."""
         self.watched: dict[int, list[Watched]] = {}
         """What was told to watchers, by number; whoever reads it takes it."""
+        self.dismissed: set[int] = set()
+        """Watches, by number, which whoever had them in mind has no more."""
         self.spoken_to: set[str] = set()
         self._rng = rng
         self._time: Nanos | None = None
         """Replicated time, as last heard: what a new session's name begins with."""
         self._free: list[list[Any]] = []
+        self._watches: dict[int, str] = {}
+        """By number: whoever was told to have it in mind last."""
         self._shunned: dict[str, Nanos] = {}
         self._new: deque[Ticket] = deque()
         self._later: list[tuple[Nanos, Ticket]] = []
@@ -99,6 +104,8 @@ class Desk:
         """Somebody watches, and nobody is there who could tell."""
         self._watch_at: Nanos | None = None
         """Whoever watches has to be looked after by then."""
+        self._wakes: Nanos = NEVER
+        """When the next turn is, if nothing arrives."""
         self.awaited: Ticket | None = None
         """For whoever runs the desk until this one is over."""
 
@@ -109,8 +116,9 @@ class Desk:
 
     @property
     def pending(self) -> bool:
-        """Something is to be said that the next turn says."""
-        return bool(self._sends)
+        """The next turn says something, or when to look again, that the last one did not know."""
+        sooner = self._watch_at is not None and self._watch_at < self._wakes
+        return bool(self._sends) or sooner
 
     @property
     def handed_over(self) -> bool:
@@ -132,6 +140,7 @@ class Desk:
         server = self._server()
         self._watch_waits = not server
         if server:
+            self._watches[ask.number] = server
             self._say(server, ask)
         return server
 
@@ -142,6 +151,8 @@ class Desk:
     def end_watch(self, server: str, ask: Watch) -> None:
         """Nobody watches this any more; `server` has it in mind, "" if nobody has."""
         self.watched.pop(ask.number, None)
+        if self._watches.get(ask.number) == server:
+            del self._watches[ask.number]
         if server in self.known.up:
             self._say(server, ask._replace(credit=0))
 
@@ -166,7 +177,8 @@ class Desk:
                 self._answered(frame)
         elif kind is Rejected:
             self.known.addresses[message.sender] = link.principal
-            self._rejected(message)
+            self._rejected(link.principal, message)
+            self._dismissed(link.principal, message.numbers)
         elif kind is Time:
             self._time = max(self._time or 0, message.time)
         elif kind is Watched:
@@ -195,15 +207,26 @@ class Desk:
             self._free.append(ticket.key)
             ticket.key = None
 
-    def _rejected(self, message: Rejected) -> None:
+    def _rejected(self, server: str, message: Rejected) -> None:
         """Not done, or unknown: then it is repeated under its number, or it may be read again."""
         frames = [self._frames.pop(n) for n in message.numbers if n in self._frames]
         if any(not frame.stale for frame in frames):
-            self._turn_by(message)
+            self._turn_by(server, message)
         for frame in frames:
             self._once_more(frame, done=message.unknown)
 
-    def _turn_by(self, message: Rejected) -> None:
+    def _dismissed(self, server: str, numbers: Sequence[int]) -> None:
+        """Of watches: whoever hears of nothing is asked nothing for a while."""
+        numbers = [number for number in numbers if self._watches.get(number) == server]
+        if numbers:
+            self.dismissed.update(numbers)
+            self._shunned[server] = self.now + SHUN
+            if server == self.known.server:
+                self._turn_away()
+
+    def _turn_by(self, server: str, message: Rejected) -> None:
+        """To the leader, if it says who that is. If not, away from it: once, however many frames it
+        was asked in, or somebody between it and the next might never be asked."""
         self.why = message.why
         known = self.known
         leader = known.addresses.get(message.leader, "")
@@ -213,7 +236,8 @@ class Desk:
                 self._hold = self.now + LOOK_AGAIN
         else:
             self._hold = self.now + LOOK_AGAIN
-            self._turn_away()
+            if server == known.server:
+                self._turn_away()
 
     def _turn_away(self) -> None:
         """To the next who is not shunned; if all are, to the next."""
@@ -277,7 +301,9 @@ class Desk:
         if self._new and self.now >= self._hold:
             self._flush()
         sends, self._sends = self._sends, []
-        return Ready(now=tuple(sends), wake_at=self._wake_at())
+        wake_at = self._wake_at()
+        self._wakes = NEVER if wake_at is None else wake_at
+        return Ready(now=tuple(sends), wake_at=wake_at)
 
     def _server(self) -> str:
         """Whom to ask; all are dialed while nobody is linked."""

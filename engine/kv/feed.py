@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from engine.contract import SECOND, Nanos
-from engine.kv.desk import Desk
+from engine.kv.desk import LOOK_AGAIN, Desk
 from engine.kv.history import Compacted
 from engine.kv.requests import Watch, Watched
 from engine.record import Record
@@ -44,6 +44,8 @@ class Feed:
         self._told_by = ""
         self._credit = 0
         self._again: Nanos = 0
+        self._wait: Nanos = 0
+        """Nobody is asked before: whoever was does not hear of anything."""
 
     def take(self) -> Event:
         """The next, of those that there are."""
@@ -60,6 +62,13 @@ class Feed:
             self._again = desk.now + SILENCE
         if self._events:
             return True
+        if self.ask.number in desk.dismissed:
+            desk.dismissed.remove(self.ask.number)
+            self._told_by, self._credit = "", 0
+            self._wait = desk.now + LOOK_AGAIN
+        if desk.now < self._wait:
+            desk.watch_by(self._wait)
+            return False
         silent = desk.now >= self._again
         if silent or self._told_by not in desk.known.up or self._credit <= 0:
             self._ask(desk)

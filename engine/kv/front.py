@@ -7,7 +7,7 @@ are confirmed by one round of the members, and answered here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -32,6 +32,7 @@ from engine.kv.requests import (
 from engine.kv.watchers import Watchers
 from engine.raft.front import ENTRY_BYTES_MAX, Front
 from engine.raft.herd import Herd
+from engine.raft.machine import NOBODY
 from engine.raft.messages import Propose, Read, Refused
 from engine.raft.requests import Rejected, Status
 from engine.storage.entries import COMMAND, Entry
@@ -39,6 +40,10 @@ from engine.storage.entries import COMMAND, Entry
 TICK: Nanos = SECOND // 20
 """From one entry that only expires what is due to the next."""
 
+STRAY: Nanos = SECOND
+"""A replica that has known no leader for so long hears of nothing, and tells its watchers so. One
+that is no member, or not yet, never hears of anything."""
+ALONE = "this replica knows no leader"
 ANSWER_BYTES_MAX = FRAME_BYTES_MAX
 """Of answers in one message: the wire takes not much more."""
 
@@ -69,6 +74,8 @@ class StoreFront(Front):
         that was by our clock."""
         self._tick_at: Nanos = 0
         self._ticking = False
+        self._led_at: Nanos | None = None
+        """When a leader was known last, or when we began."""
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -114,7 +121,10 @@ class StoreFront(Front):
         if kind is AskTime:
             self.say(link, Time(self.replica.raft.me, ask.number, self.machine.time))
         elif kind is Watch:
-            self.watchers.ask(link, ask)
+            if ask.credit > 0 and self._stray:
+                self._turn_away(link, [ask.number])
+            else:
+                self.watchers.ask(link, ask)
         elif link.role == "admin":
             self.care.ask(link, ask)
         return []
@@ -157,6 +167,25 @@ class StoreFront(Front):
 
     def due(self, now: Nanos) -> bool:
         return super().due(now) or self._reads_ripe(now) or self._overdue(now)
+
+    # --- watchers --------------------------------------------------------------------------------
+
+    _stray = False
+    """Nothing will be heard here, as far as we know."""
+
+    def _look_for_leader(self) -> None:
+        """Watchers are sent away from where they would wait in vain."""
+        now, led = self.replica.world.now(), self.replica.raft.leader != NOBODY
+        if led or self._led_at is None:
+            self._led_at = now
+        stray, self._stray = self._stray, now - self._led_at > STRAY
+        if self._stray and not stray:
+            for link, numbers in self.watchers.dismissed():
+                self._turn_away(link, numbers)
+
+    def _turn_away(self, link: Link, numbers: Sequence[int]) -> None:
+        me = self.replica.raft.me
+        self.say(link, Rejected(me, tuple(numbers), ALONE, NOBODY, False))
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -281,6 +310,7 @@ class StoreFront(Front):
     # --- the end of a turn -----------------------------------------------------------------------
 
     def sends(self) -> list[Send]:
+        self._look_for_leader()
         for link, told in self.watchers.news():
             self.outcomes["watched_events"] += len(told.events)
             self.say(link, told._replace(sender=self.replica.raft.me))

@@ -19,13 +19,14 @@ from engine.kv import calls
 from engine.kv.limits import Limits
 from engine.kv.requests import Ask, Watch, Watched
 from engine.kv.trial_bugs import BUGS
-from engine.kv.trial_clients import Customer, Wanted, Watcher
+from engine.kv.trial_clients import VERSIONED, Customer, Wanted, Watcher
 from engine.kv.trial_judge import Books
 from engine.kv.trial_model import KeyModel
 from engine.kv.trial_node import StoreNode, Uptime
-from engine.raft.requests import HandOver
+from engine.raft.requests import HandOver, Reconfigure
 from engine.raft.settings import LAN
 from engine.raft.trial import RaftCluster
+from engine.raft.trial_node import Node
 from engine.sim.cluster import Process
 from engine.sim.experiment import Experiment, Violation
 from engine.sim.network import NetworkFaults
@@ -46,7 +47,7 @@ TOO_MUCH_TO_TRY = 20_000
 
 SHAPE: Mapping[str, Sequence[Any]] = {
     "members": (3, 3, 3, 3, 5),
-    "spares": (0,),
+    "spares": (0, 0, 0, 1, 2),
     "clients": (2, 3, 4),
     "lanes": (1, 2),
     "watchers": (1, 2),
@@ -67,11 +68,6 @@ SHAPE: Mapping[str, Sequence[Any]] = {
     "uncommitted_max": (4096, 1 << 20),
     "disk": (MILLISECOND // 5, MILLISECOND // 5, 5 * MILLISECOND),
     "aim": ("anybody", "leader", "leader"),
-    "fail_sync": (0,),
-    "full": (0,),
-    "damage": (0,),
-    "change": (0,),
-    "wipe": (0,),
 }
 FAULTS: Mapping[str, Sequence[Any]] = {
     "loss": (0.0, 0.02, 0.1, 0.3),
@@ -88,6 +84,11 @@ FAULTS: Mapping[str, Sequence[Any]] = {
     "cut": (0, 3, 8),
     "broken": (0, 3),
     "slow": (0, 1, 3),
+    "fail_sync": (0, 0, 2),
+    "full": (0, 0, 1),
+    "damage": (0, 0, 1),
+    "change": (0, 0, 5),
+    "wipe": (0, 0, 1),
     "transfer": (0, 3, 10),
     "drift": (0, 1),
     "apart": (0, 3, 8),
@@ -167,6 +168,9 @@ class StoreCluster(RaftCluster):
             target = self.timeline.rng.choice([0, *leader.raft.members.others])
             leader.hear(Received(Link("admin"), HandOver(1, target)))
 
+    def order(self, leader: Node, wanted: tuple[tuple[int, str, bool], ...]) -> None:
+        leader.hear(Received(Link("admin"), Reconfigure(1, wanted)))
+
     def drift(self, name: str, numerator: int, denominator: int) -> None:
         """Leases end by the clocks of their leaders."""
         super().drift(name, numerator, denominator)
@@ -183,13 +187,12 @@ class StoreCluster(RaftCluster):
 
     def send(self, source: Process, link: Link, message: Any) -> None:
         """What a client says comes once, if it does: when it is told that this was not done, there
-        must be no other copy of it. A watch is told over one connection, which is in order and
-        loses nothing before it ends: its queue is never longer than its credit."""
+        must be no other copy of it. A watch is told over one connection, which is in order."""
         faults = self.network.faults
         if type(message) is Ask:
             self.network.faults = faults._replace(duplicate=0.0)
         elif type(message) in (Watch, Watched):
-            self.network.faults = NetworkFaults(delay=faults.delay)
+            self.network.faults = NetworkFaults(delay=faults.delay, loss=faults.loss)
         super().send(source, link, message)
         self.network.faults = faults
 
@@ -197,12 +200,28 @@ class StoreCluster(RaftCluster):
 
     def run(self) -> None:
         """Until calm and behind it; then judge what everybody saw."""
-        self.timeline.pass_by(self.calm_at)
+        self.timeline.pass_by(self.calm_at + self.plan["timing"].election_max)
+        if self._can_decide():
+            self._live()
+        for customer in self.customers:
+            customer.abandon()
+        for node in self.nodes():
+            node.raft.check()
+        self._search()
+
+    def _live(self) -> None:
+        """9, and 1 at the end. Too many may have lost what they had."""
         self._until("everybody has answers", self._idle)
         for number, customer in enumerate(self.customers):
             customer.ask(customer.lanes[0], customer.write("put", b"last %d" % number))
         self._until("a last put is done", self._idle)
-        for key in [b"log", b"both", b"lock", *(b"key %d" % n for n in range(self.plan["keys"]))]:
+        for key in [
+            b"log",
+            b"both",
+            b"lock",
+            VERSIONED,
+            *(b"key %d" % n for n in range(self.plan["keys"])),
+        ]:
             first = self.customers[0]
             first.ask(first.lanes[0], Wanted("get", calls.get(key), key.decode()))
             self._until("a last get is answered", self._idle)
@@ -210,9 +229,6 @@ class StoreCluster(RaftCluster):
         self._until("watchers were told all", lambda: not any(w.behind for w in self.watchers))
         self._until("all replicas have all", self._agree)
         self.seen["live"] += 1
-        for node in self.nodes():
-            node.raft.check()
-        self._search()
 
     def _until(self, what: str, there: Callable[[], bool]) -> None:
         """9."""
@@ -226,9 +242,13 @@ class StoreCluster(RaftCluster):
         return all(customer.idle for customer in self.customers)
 
     def _agree(self) -> bool:
-        nodes = [node for node in self.nodes() if isinstance(node, StoreNode)]
+        leader = self.leader()
+        if leader is None:
+            return False
+        now = leader.raft.members.now
+        nodes = [n for n in self.nodes() if isinstance(n, StoreNode) and now.member(n.member)]
         places = {node.server.applied for node in nodes}
-        if len(nodes) < len(self.members) or places != {len(self.books.marks) - 1}:
+        if places != {len(self.books.marks) - 1}:
             return False
         states = {b"".join(node.front.machine.pieces()) for node in nodes}
         if len(states) > 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.contract import SECOND, Nanos
 from engine.errors import EngineError, NotFoundError, OutcomeUnknown
 from engine.kv import calls, commands
-from engine.kv.calls import Plan
+from engine.kv.calls import CompareFailed, Plan
 from engine.kv.commands import OK, prefix_end
 from engine.kv.desk import Desk, Ticket
 from engine.kv.feed import Feed
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 LEASES_MAX = 2
 """Of one customer."""
-WRITES = ("put", "put", "append", "log", "cas", "cas", "revision", "delete", "delete", "txn")
+CHANGES = ("put", "append", "log", "cas", "cas", "revision", "version", "version", "txn")
+WRITES = (*CHANGES, "delete", "delete")
+VERSIONED = b"versioned"
+"""Nobody deletes it: versions begin anew then, and a versioned put that is said again may be done
+again."""
 TXN = "txn "
 NEWCOMERS = 0.5
 """How many compares expect no key: only that comes again, for all else is written once."""
@@ -73,8 +77,8 @@ class Customer:
         self.desk = Desk(servers, Random(rng.getrandbits(64)))
         self.lanes = [Lane(f"{number}.{lane}") for lane in range(cluster.plan["lanes"])]
         self.leases: list[int] = []
-        self.known: dict[bytes, tuple[bytes | None, int]] = {}
-        """Value and revision of keys, as last heard."""
+        self.known: dict[bytes, tuple[bytes | None, int, int]] = {}
+        """Value, revision and version of keys, as last heard."""
         self._count = 0
         self.process = cluster.start(self.name, "client", self.desk)
         self.process.after_turn = self._look
@@ -132,10 +136,11 @@ class Customer:
 
     def write(self, kind: str, key: bytes) -> Wanted:
         """One of these, with a text that nobody else writes."""
+        key = VERSIONED if kind == "version" else key
         token, name = self.token(), key.decode()
-        value, revision = self.known.get(key, ABSENT)
+        value, revision, version = self.known.get(key, ABSENT)
         if kind in ("cas", "revision") and self.rng.random() < NEWCOMERS:
-            value, revision = ABSENT
+            value, revision, version = ABSENT
         if kind == "put":
             return Wanted("put", calls.put(key, token), name, token, (token,))
         if kind == "append":
@@ -147,6 +152,9 @@ class Customer:
         if kind == "revision":
             plan = calls.cas_revision(key, revision, token)
             return Wanted("cas_revision", plan, name, (revision, token), (token,))
+        if kind == "version":
+            plan = calls.put_version(key, token, version)
+            return Wanted("version", plan, name, (version, token), (token,))
         if kind == "delete":
             return Wanted("delete", calls.delete(key), name)
         other = self.token()
@@ -158,8 +166,9 @@ class Customer:
         return Wanted("cas", plan, name, (value, token), (token, other), TXN)
 
     def _choose_read(self, key: bytes) -> Wanted:
-        kind = self.rng.choice(("get", "get", "get", "log", "range", "local", "info"))
-        if kind == "get":
+        kind = self.rng.choice(("get", "get", "get", "version", "log", "range", "local", "info"))
+        if kind in ("get", "version"):
+            key = VERSIONED if kind == "version" else key
             return Wanted("get", calls.get(key), key.decode())
         if kind == "log":
             return Wanted("get", calls.get(b"log"), "log")
@@ -191,6 +200,15 @@ class Customer:
         self.leases.remove(lease)
         return Wanted("revoke", calls.lease_revoke(lease), about=lease)
 
+    def abandon(self) -> None:
+        """Nobody will ever know what becomes of what it still asks."""
+        for lane in self.lanes:
+            if lane.ticket is not None and lane.wanted is not None:
+                if lane.wanted.key:
+                    self.cluster.history.abandon(lane.name)
+                if lane.wanted.about == TXN:
+                    self.cluster.history.abandon(TXN + lane.name)
+
     # --- what it is told -------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -217,6 +235,9 @@ class Customer:
                 cluster.history.abandon(lane.name)
             if wanted.about == TXN:
                 cluster.history.abandon(TXN + lane.name)
+        except CompareFailed as error:  # of a version; others say so by their result
+            self._told(lane, "not as expected", error)
+            self._done(lane, wanted, ticket.answer, None)
         except EngineError as error:
             self._told(lane, "not done", error)
             self._not_done(lane, wanted, error)
@@ -272,14 +293,14 @@ class Customer:
         told: Any = answer[1] if did else None
         if kind == "get":
             self.cluster.books.got(lane.name, key, answer)
-            told = None if result is None else (result.value, result.modified)
-            self.known[key] = told or (None, 0)
+            told = None if result is None else (result.value, result.modified, result.version)
+            self.known[key] = told or ABSENT
         elif kind == "delete":
             told = result
             self.known[key] = ABSENT
-        elif did and kind in ("put", "cas", "cas_revision"):
+        elif did and kind in ("put", "cas", "cas_revision", "version"):
             value = wanted.argument if kind == "put" else wanted.argument[1]
-            self.known[key] = value, answer[1]
+            self.known[key] = value, answer[1], 0 if wanted.about == TXN else answer[2]
         now, history = self.cluster.timeline.now, self.cluster.history
         history.finish(now, lane.name, told)
         if wanted.about == TXN and did:

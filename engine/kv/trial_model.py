@@ -1,17 +1,18 @@
 """One key of the store, for the search for an order that explains what clients saw.
 
-The state is (value, revision that changed it last): (None, 0) for no key, and revision None if
-nobody was told what it is.
+The state is (value, revision that changed it last, version): (None, 0, 0) for no key, and revision
+None if nobody was told what it is.
 
 ============  =================================  ===================================
 kind          argument                           result
 ============  =================================  ===================================
-get                                              (value, revision), or None: no key
+get                                              the state, or None: no key
 put           value                              revision
 append        value                              revision
 delete                                           whether there was a key
 cas           (value or None, new value)         revision; None if it was not as expected
 cas_revision  (revision, new value)              revision; None if it was not as expected
+version       (version, new value)               revision; None if it was not as expected
 ============  =================================  ===================================
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from engine.verify.history import Operation
 
-ABSENT = (None, 0)
+ABSENT = (None, 0, 0)
 
 
 class KeyModel:
@@ -33,12 +34,12 @@ class KeyModel:
     def step(self, state: Any, operation: Operation) -> tuple[bool, Hashable]:
         sure = operation.returned is not None
         argument, result = operation.argument, operation.result if sure else None
-        value, revision = state
+        value, revision, version = state
         match operation.kind:
             case "put":
-                return True, (argument, result)
+                return True, (argument, result, version + 1)
             case "append":
-                return True, ((value or b"") + argument, result)
+                return True, ((value or b"") + argument, result, version + 1)
             case "delete":
                 return not sure or result == (value is not None), ABSENT
             case "cas":
@@ -49,14 +50,18 @@ class KeyModel:
                 if revision is None:
                     done = result is not None or not sure
                 return not sure or (result is not None) == done, _after(state, operation, done)
+            case "version":
+                done = argument[0] == version
+                return not sure or (result is not None) == done, _after(state, operation, done)
         if not sure:
             return True, state
         found = ABSENT if result is None else result
-        return found[0] == value and revision in (None, found[1]), found
+        same = (found[0], found[2]) == (value, version)
+        return same and revision in (None, found[1]), found
 
 
-def _after(state: Any, operation: Operation, done: bool) -> tuple[Any, Any]:
+def _after(state: Any, operation: Operation, done: bool) -> Any:
     if not done:
-        return state[0], state[1]
+        return state
     sure = operation.returned is not None
-    return operation.argument[1], operation.result if sure else None
+    return operation.argument[1], operation.result if sure else None, state[2] + 1

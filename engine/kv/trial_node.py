@@ -7,7 +7,7 @@ bytes, as from a listener. The judge looks on where entries are applied and snap
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.contract import Event, Link, Nanos, Received, Requests, Send, Span
@@ -78,6 +78,10 @@ class JudgedFront(StoreFront):
         waited = len(self._waiting)
         super().load(pieces)
         self._node.cluster.seen["forsaken by a snapshot"] += waited
+
+    def _turn_away(self, link: Link, numbers: Sequence[int]) -> None:
+        self._node.cluster.seen["watchers turned away"] += len(numbers)
+        super()._turn_away(link, numbers)
 
     def reject(self, asked: Any, why: str, leader: int, *, unknown: bool) -> None:
         self._node.cluster.seen["said unknown" if unknown else "said not done"] += len(asked)

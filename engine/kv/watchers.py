@@ -53,6 +53,14 @@ class Watchers:
         for number in self._by_link.pop(link, ()):
             self._told.pop((link, number), None)
 
+    def dismissed(self) -> list[tuple[Link, list[int]]]:
+        """Everybody who was there, and is there no more."""
+        all_of = [(link, [*watches]) for link, watches in self._by_link.items() if watches]
+        self._by_link.clear()
+        self._told.clear()
+        self._turn.clear()
+        return all_of
+
     @property
     def many(self) -> int:
         """How many there are."""

@@ -358,7 +358,10 @@ class RaftCluster(PlannedCluster):
                 del now[member]
             else:
                 now[member] = (name, rng.random() < 0.8)
-        wanted = tuple((member, *now[member]) for member in sorted(now))
+        self.order(leader, tuple((member, *now[member]) for member in sorted(now)))
+
+    def order(self, leader: Node, wanted: tuple[tuple[int, str, bool], ...]) -> None:
+        """These members, of whoever leads."""
         self._context += 1
         leader.hear(Change(self._context, wanted))
 

@@ -309,6 +309,18 @@ def test_if_nobody_is_known_the_next_is_asked_after_a_pause(leader: int) -> None
     assert talk.frame()[0] == SERVERS[1]
 
 
+def test_it_turns_away_once_from_whoever_refuses_two_frames() -> None:
+    """Of four servers every other one was never asked: writes and reads are two frames."""
+    talk = Talk()
+    talk.ask(put())
+    talk.ask(c.get(b"a"), how=READ)
+    talk.turn()
+    for _, _, (number, _) in talk.frames():
+        talk.rejects(SERVERS[0], number)
+    talk.turn(later=LOOK_AGAIN)
+    assert [address for address, _, _ in talk.frames()] == [SERVERS[1]] * 2
+
+
 def test_whoever_was_silent_is_shunned_for_a_while() -> None:
     """The others may not know yet that it is gone."""
     talk = Talk()

@@ -6,11 +6,12 @@ import random
 
 import pytest
 
-from engine.contract import SECOND, Linked, peer
+from engine.contract import SECOND, Linked, Received, peer
 from engine.kv.desk import LOOK_AGAIN, Desk
 from engine.kv.feed import CREDIT, SILENCE, Feed
 from engine.kv.history import Compacted
 from engine.kv.requests import Watch, Watched
+from engine.raft.requests import Rejected
 
 SERVERS = ("ipc:///a", "ipc:///b")
 
@@ -185,3 +186,26 @@ def test_feeds_of_a_desk_are_told_apart() -> None:
     watcher.desk.watched[number] = [Watched(0, number, 0, 1, 0, ((1, b"k", False, b"v", 1, 1),))]
     assert not other.tend(watcher.desk)
     assert watcher.look()
+
+
+def test_whoever_hears_of_nothing_is_not_asked_again() -> None:
+    """After a moment another one is, from where we are."""
+    watcher = Watcher(4)
+    said = Rejected(1, (watcher.feed.ask.number,), "alone", 0, False)
+    watcher.desk.step(watcher.now, [Received(peer(SERVERS[0]), said)])
+    watcher.look()
+    assert watcher.asked == []
+    wake_at = watcher.desk.ready().wake_at
+    assert wake_at == watcher.now + LOOK_AGAIN
+    watcher.silence(LOOK_AGAIN)
+    assert watcher.asked == [(SERVERS[1], Watch(1, b"k", None, 4, CREDIT))]
+    watcher.silence(SILENCE)
+    assert watcher.asked == [(SERVERS[1], Watch(1, b"k", None, 4, CREDIT))]
+
+
+def test_only_whoever_has_it_in_mind_can_send_it_away() -> None:
+    watcher = Watcher(4)
+    said = Rejected(2, (watcher.feed.ask.number,), "alone", 0, False)
+    watcher.desk.step(watcher.now, [Received(peer(SERVERS[1]), said)])
+    watcher.silence(SILENCE)
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 4, CREDIT))]

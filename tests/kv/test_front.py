@@ -1,4 +1,4 @@
-"""What a front says to its clients is never more than a message carries."""
+"""What a front says to its clients: never more than a message carries, and where not to wait."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from typing import Any
 import msgpack
 
 from engine.contract import Link
-from engine.kv.front import StoreFront
+from engine.kv.front import ALONE, STRAY, StoreFront
 from engine.kv.machine import Machine
-from engine.kv.requests import ANSWERED
+from engine.kv.requests import ANSWERED, Watch
+from engine.raft.requests import Rejected
 from engine.wire.envelope import BODY_MAX
 
 ONE, OTHER = Link("client", 1), Link("client", 2)
 
 
 class Member:
-    me = 7
+    me, term, leader = 7, 1, 7
+
+
+class World:
+    time = 0
+
+    def now(self) -> int:
+        return self.time
 
 
 class Replica:
     """Takes what a front says."""
 
-    raft = Member()
-
     def __init__(self) -> None:
+        self.raft, self.world = Member(), World()
         self.said: list[tuple[Link, bytes]] = []
 
     def answer(self, link: Link, kind: int, body: bytes) -> None:
@@ -65,3 +72,28 @@ def test_what_is_too_much_for_one_message_is_several() -> None:
     assert sum(map(len, answers)) > BODY_MAX
     front._answer([(ONE, _frame(n)) for n in range(17)], answers)
     assert replica.frames(ONE) == answers
+
+
+def test_watchers_do_not_wait_where_nothing_is_heard() -> None:
+    """A replica that has known no leader for a while, or is no member, sends them away."""
+    front, replica = _front()
+    watch = Watch(3, b"k", None, 0, 16)
+
+    def turn(at: int, leader: int, *asks: Watch) -> list[Any]:
+        replica.world.time, replica.raft.leader = at * STRAY // 10, leader
+        for ask in asks:
+            front.request(ONE, ask)
+        return [(send.link, send.message) for send in front.sends()]
+
+    away = [(ONE, Rejected(7, (3,), ALONE, 0, False))]
+    assert turn(100, 0, watch) == []
+    assert turn(109, 0) == []
+    assert turn(111, 0) == away
+    assert front.watchers.many == 0
+    assert turn(112, 0, watch) == away
+    assert turn(113, 0, watch._replace(credit=0)) == []
+    assert turn(114, 5) == []
+    assert turn(115, 5, watch) == []
+    assert turn(120, 0) == []
+    assert front.watchers.many == 1
+    assert turn(126, 0) == away
