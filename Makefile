@@ -26,15 +26,16 @@ wordcount: $(VENV)/.ready  ## fetch the books and count their words on every cor
 	@$(PY) -m engine_cmd.main data fetch --to $(TEXTS) $(if $(MIRROR),--mirror $(MIRROR))
 	@$(PY) -m engine_cmd.main mr run wordcount $(TEXTS) --out $(OUT) --workers $(WORKERS) --top 10 $(if $(RESUME),--resume,--force)
 
-# What only needs a core is played on all of them, then what starts processes, by itself: it would
-# not get its cores. Each half may be empty (5) when PYTEST_ARGS chooses tests.
-define both
-	$(1) $(PY) -m pytest -n $(WORKERS) --dist loadscope -m pure $(PYTEST_ARGS) || test $$? -eq 5
-	$(1) $(PY) -m pytest -m 'not pure' $(PYTEST_ARGS) || test $$? -eq 5
+# What only needs a core is played on all of them; what starts processes, and so needs some itself,
+# two at a time if they mostly wait, or alone. A part may be empty (5) when PYTEST_ARGS chooses tests.
+define all_tests
+	$(1) $(PY) -m pytest -m pure -n $(WORKERS) --dist loadscope $(PYTEST_ARGS) || test $$? -eq 5
+	$(1) $(PY) -m pytest -m calm -n 2 --dist loadscope $(PYTEST_ARGS) || test $$? -eq 5
+	$(1) $(PY) -m pytest -m 'not pure and not calm' $(PYTEST_ARGS) || test $$? -eq 5
 endef
 
 test: $(VENV)/.ready  ## all tests that fit in 15 minutes on two cores
-	$(call both)
+	$(call all_tests)
 
 lint: $(VENV)/.ready  ## style, types, kernels
 	$(VENV)/bin/ruff check .
@@ -53,7 +54,7 @@ bench: $(VENV)/.ready  ## figures beside the peers, in one interleaved run
 	$(BENCH)/venv/bin/python benchmarks/wordcount.py $(BENCH_ARGS)
 
 soak: $(VENV)/.ready  ## the same tests at their full dose
-	$(call both,ENGINE_DOSE=full)
+	$(call all_tests,ENGINE_DOSE=full)
 
 lab: $(VENV)/.ready  ## make lab LAB=mr N=5 IMPL=mine:make: one lab's tests, N times, until one fails
 	@for i in $$(seq 1 $(or $(N),1)); do $(PY) -m pytest -q -m '$(or $(LAB),mr)' $(if $(IMPL),--impl '$(IMPL)') tests/labs || exit 1; done

@@ -24,6 +24,7 @@ from support import dose as support_dose
 
 MARK = "ENGINE_TEST_RUN"
 PURE = (
+    "faults/test_power_oracle.py",
     "kernels/",
     "kv/test_",
     "labs/test_labgob.py",
@@ -31,7 +32,21 @@ PURE = (
     "raft/",
     "simulation/",
     "storage/",
+    "test_documentation.py",
+    "test_packaging.py",
+    "test_tidy.py",
     "verify/",
+    "wire/test_codec.py",
+)
+CALM = (
+    "labs/test_labrpc.py",
+    "labs/test_lockservice.py",
+    "labs/test_mr.py",
+    "labs/test_pbservice.py",
+    "labs/test_viewservice.py",
+    "locks/",
+    "processes/test_backup_faults.py",
+    "test_services_cli.py",
 )
 KEPT_BY_PYTHON = ("multiprocessing.resource_tracker",)
 """Started once by the standard library and ended with the interpreter."""
@@ -64,10 +79,11 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """What starts no process, and waits for nothing, is `pure`."""
-    folder = f"{Path(__file__).parent}/"
-    if str(item.path).removeprefix(folder).startswith(PURE):
-        item.add_marker("pure")
+    """What starts no process, and waits for nothing, is `pure`; what mostly waits is `calm`."""
+    path = str(item.path).removeprefix(f"{Path(__file__).parent}/")
+    for mark, places in (("pure", PURE), ("calm", CALM)):
+        if path.startswith(places):
+            item.add_marker(mark)
 
 
 def pytest_configure(config: pytest.Config) -> None:

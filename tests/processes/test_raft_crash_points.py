@@ -29,7 +29,7 @@ from engine.verify.trace import judge
 pytestmark = pytest.mark.processes
 
 GROUPS = 3
-SECONDS = dose(60.0, 240.0)
+SECONDS = dose(15.0, 240.0)
 """When what is the least will do, though not everybody has died everywhere."""
 LATEST = 240.0
 """When to give up; two idle cores have all of it in 40 to 50."""
@@ -296,7 +296,7 @@ class Campaign:
         try:
             what(self.group.operator(leader))
         except EngineError:  # refused, or it has just died of it
-            self.group._forget(leader)
+            self.group.forget(leader)
 
     def lag(self, leader: str, victims: list[str]) -> None:
         """A follower that has been away gets a snapshot."""

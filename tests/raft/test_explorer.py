@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # --- nothing wrong -------------------------------------------------------------------------------
 
 STATES = {
-    "power": dose(60_000, 5_000_000),
+    "power": dose(40_000, 5_000_000),
     "quick": dose(20_000, 2_000_000),
     "stream": dose(20_000, 2_000_000),
     "pre-vote": dose(20_000, 2_000_000),

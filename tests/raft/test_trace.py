@@ -22,7 +22,7 @@ from engine.sim.drives import Drive
 from engine.sim.planting import Patch
 from engine.verify.trace import judge
 
-SEEDS = range(dose(ci=70, full=3000))
+SEEDS = range(dose(ci=45, full=3000))
 REACHED = {
     "led": 100,
     "acknowledged": 3000,

@@ -24,7 +24,7 @@ from engine.sim.timeline import MILLISECOND
 
 ROOT = Path(__file__).parents[2]
 KEPT = range(50)
-FRESH = dose(ci=60, full=20_000)
+FRESH = dose(ci=45, full=20_000)
 HUNTS = dose(ci=1, full=9)
 CAUGHT_WITHIN = 300
 """Seeds that a planted bug may survive."""
@@ -183,7 +183,10 @@ def test_accidents_do_happen(monkeypatch: pytest.MonkeyPatch) -> None:
         happen(self, kind, accident)
 
     monkeypatch.setattr(Accidents, "_happen", noted)
+    wanted = {"kill", "power", "blackout", "pause", "cut", "broken", "slow", "fail_sync", "full"}
+    wanted |= {"damage", "change", "wipe", "transfer"}
     for seed in range(60):
         TRIAL.run_seed(seed)
-    wanted = {"kill", "power", "blackout", "pause", "cut", "broken", "slow", "fail_sync", "full"}
-    assert wanted | {"damage", "change", "wipe", "transfer"} == set(struck)
+        if wanted <= set(struck):
+            break
+    assert wanted == set(struck)
