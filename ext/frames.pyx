@@ -1,5 +1,7 @@
 """Frames between a pyzmq socket and Python, by the functions of the libzmq that pyzmq loaded."""
 
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uintptr_t
@@ -9,9 +11,11 @@ cdef extern from *:
     """
     #include <dlfcn.h>
     #include <errno.h>
+    #include <poll.h>
     #include <stddef.h>
+    #include <time.h>
 
-    enum { FRAMES_DONTWAIT = 1, FRAMES_SNDMORE = 2 };
+    enum { FRAMES_DONTWAIT = 1, FRAMES_SNDMORE = 2, FRAMES_FD = 14, FRAMES_EVENTS = 15 };
 
     /* As zmq.h has it, which the wheels of pyzmq do not: 64 bytes. */
     typedef union { unsigned char bytes[64]; void *aligned; } frames_message;
@@ -25,6 +29,7 @@ cdef extern from *:
         void *(*data)(frames_message *);
         size_t (*size)(const frames_message *);
         int (*more)(const frames_message *);
+        int (*get)(void *, int, void *, size_t *);
         int (*error)(void);
         const char *(*why)(int);
     } frames_zmq;
@@ -44,6 +49,7 @@ cdef extern from *:
         FRAMES_FIND(data, "zmq_msg_data")
         FRAMES_FIND(size, "zmq_msg_size")
         FRAMES_FIND(more, "zmq_msg_more")
+        FRAMES_FIND(get, "zmq_getsockopt")
         FRAMES_FIND(error, "zmq_errno")
         FRAMES_FIND(why, "zmq_strerror")
         #undef FRAMES_FIND
@@ -57,6 +63,33 @@ cdef extern from *:
     static int frames_more(frames_message *m) { return frames_zmq.more(m); }
     static void frames_close(frames_message *m) { frames_zmq.close(m); }
     static const char *frames_why(int error) { return frames_zmq.why(error); }
+
+    /* An option that is an int; below 0 it is an error number. */
+    static int frames_get(void *socket, int option)
+    {
+        int value = 0;
+        size_t size = sizeof value;
+        while (frames_zmq.get(socket, option, &value, &size) < 0) {
+            int error = frames_zmq.error();
+            if (error != EINTR) return -error;
+        }
+        return value;
+    }
+    static int frames_fd(void *socket) { return frames_get(socket, FRAMES_FD); }
+    static int frames_events(void *socket) { return frames_get(socket, FRAMES_EVENTS); }
+
+    static int frames_poll(struct pollfd *of, int many, int milliseconds)
+    {
+        int found = poll(of, (nfds_t)many, milliseconds);
+        return found < 0 ? -errno : found;
+    }
+
+    static long long frames_now(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+    }
 
     /* Neither waits; the result is 0 or an error number. */
     static int frames_receive(frames_message *m, void *socket)
@@ -89,7 +122,16 @@ cdef extern from *:
     const char *frames_why(int error)
     int frames_receive(frames_message *m, void *socket)
     int frames_send(frames_message *m, void *socket, int more)
-    int EAGAIN
+    int frames_fd(void *socket)
+    int frames_events(void *socket)
+    int frames_poll(pollfd *of, int many, int milliseconds) nogil
+    long long frames_now()
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    short POLLIN
+    int EAGAIN, EINTR
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItem(object table, object key)  # borrowed
@@ -119,20 +161,40 @@ cdef bytes _bytes(frames_message *m):
 
 cdef class Frames:
     cdef void *_its
-    cdef object _socket  # it must live as long
+    cdef readonly object socket  # it must live as long
     cdef bint _routed
+    cdef bint _touched  # since a poller looked: its descriptor may have been read meanwhile
+    cdef readonly bint quiet
     cdef public long malformed
 
     def __init__(self, socket, *, bint routed):
         _find()
-        self._socket = socket
+        self.socket = socket
         self._its = <void *> <uintptr_t> socket.underlying
         self._routed = routed
+        self._touched = True
 
     cdef int _open(self) except -1:
-        if self._socket is None or self._socket.closed:
+        if self.socket is None or self.socket.closed:
             raise ValueError("the socket is closed")
         return 0
+
+    cdef int _touch(self) except -1:
+        self._open()
+        self._touched = True
+        self.quiet = False
+        return 0
+
+    cdef bint _readable(self) except -1:
+        """Which clears its descriptor."""
+        cdef int events
+        self._open()
+        events = frames_events(self._its)
+        if events < 0:
+            raise OSError(-events, frames_why(-events).decode())
+        self._touched = events & 1
+        self.quiet = not self._touched
+        return self._touched
 
     cdef int _rest(self) except -1:
         """Drop the other parts of a message that has too many."""
@@ -156,7 +218,7 @@ cdef class Frames:
         cdef const uint8_t *at
         cdef size_t length
         cdef PyObject *known
-        self._open()
+        self._touch()
         while frames > 0 and size > 0:
             frames_init(&part)
             error = frames_receive(&part, self._its)
@@ -207,7 +269,7 @@ cdef class Frames:
         cdef frames_message part
         cdef Py_ssize_t first = PyBytes_GET_SIZE(head), second = PyBytes_GET_SIZE(body)
         cdef int error
-        self._open()
+        self._touch()
         if self._routed:
             if frames_make(&part, PyBytes_GET_SIZE(route)):
                 raise MemoryError
@@ -232,3 +294,85 @@ cdef bint _same(bytes one, bytes other):
         size == PyBytes_GET_SIZE(other)
         and memcmp(PyBytes_AS_STRING(one), PyBytes_AS_STRING(other), size) == 0
     )
+
+
+cdef class Poller:
+    cdef list _sources
+    cdef pollfd *_fds
+
+    def __init__(self):
+        self._sources = []
+
+    def __dealloc__(self):
+        PyMem_Free(self._fds)
+
+    def __len__(self):
+        return len(self._sources)
+
+    def add(self, source):
+        cdef Py_ssize_t many = len(self._sources)
+        cdef int fd
+        cdef pollfd *fds
+        if isinstance(source, Frames):
+            (<Frames> source)._open()
+            fd = frames_fd((<Frames> source)._its)
+            if fd < 0:
+                raise OSError(-fd, frames_why(-fd).decode())
+        else:
+            fd = source
+        fds = <pollfd *> PyMem_Realloc(self._fds, (many + 1) * sizeof(pollfd))
+        if not fds:
+            raise MemoryError
+        self._fds = fds
+        fds[many].fd, fds[many].events, fds[many].revents = fd, POLLIN, 0
+        self._sources.append(source)
+
+    def remove(self, source):
+        cdef Py_ssize_t at = self._sources.index(source), last = len(self._sources) - 1
+        self._fds[at] = self._fds[last]
+        self._sources[at] = self._sources[last]
+        self._sources.pop()
+
+    def descriptors(self):
+        return [self._fds[at].fd for at in range(len(self._sources))]
+
+    def poll(self, long milliseconds):
+        cdef list ready = []
+        cdef int many = <int> len(self._sources), found, left
+        cdef long long until = frames_now() + milliseconds
+        while True:
+            self._look_at_touched(ready)
+            left = 0 if ready else <int> max(0, until - frames_now())
+            with nogil:
+                found = frames_poll(self._fds, many, left)
+            if found == -EINTR:
+                PyErr_CheckSignals()
+                return ready
+            if found < 0:
+                raise OSError(-found, "poll")
+            if found:
+                self._look_at_readable(ready)
+            if ready or not left:
+                return ready
+
+    cdef int _look_at_touched(self, list ready) except -1:
+        cdef Frames frames
+        for source in self._sources:
+            if isinstance(source, Frames):
+                frames = <Frames> source
+                if frames._touched and frames._readable():
+                    ready.append(source)
+        return 0
+
+    cdef int _look_at_readable(self, list ready) except -1:
+        """A descriptor of ZeroMQ says that something has happened, which may not be a message."""
+        cdef Py_ssize_t at
+        for at in range(len(self._sources)):
+            if not self._fds[at].revents:
+                continue
+            source = self._sources[at]
+            if not isinstance(source, Frames):
+                ready.append(source)
+            elif not (<Frames> source)._touched and (<Frames> source)._readable():
+                ready.append(source)
+        return 0

@@ -14,6 +14,9 @@ class Frames:
     The socket stays its maker's to close; from then on all methods raise ValueError.
     """
 
+    socket: Any
+    quiet: bool
+    """Nothing was there when a `Poller` looked last, and nothing was done with it since."""
     malformed: int
     """Messages of other than one frame, which were dropped; whoever counts them sets it to 0."""
 
@@ -34,3 +37,25 @@ class Frames:
 
     def send(self, route: bytes | None, head: bytes, body: bytes) -> int:
         """One frame, `head` and then `body`. 0, or the error number for which it was not sent."""
+
+
+class Poller:
+    """What has something to read, of some `Frames` and some file descriptors.
+
+    ZeroMQ's own looks into each socket twice before it waits. Here only those are looked into that
+    were used since the last time, or whose descriptor says that something has happened there.
+    Nothing but their `Frames` may be used to send and receive.
+    """
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def add(self, source: Frames | int) -> None: ...
+    def remove(self, source: Frames | int) -> None:
+        """ValueError for one that is not there."""
+
+    def descriptors(self) -> list[int]:
+        """Of all, in some order."""
+
+    def poll(self, milliseconds: int) -> list[Frames | int]:
+        """Those that have something, at once or as soon as one has; none after so many
+        milliseconds, or when a signal came. OSError."""

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic_ns
 from typing import Any
 
-import zmq
-
 from engine.contract import (
     Durable,
     Event,
@@ -26,6 +24,7 @@ from engine.contract import (
     Send,
     Write,
 )
+from engine.kernels.frames import Poller
 from engine.mapreduce import messages, progress
 from engine.mapreduce.publish import OutputDirectory, publish_job
 from engine.runtime.pages import Pages
@@ -74,9 +73,9 @@ class LocalWorld:
         self._publisher: threading.Thread | None = None
         self._finished: deque[Finished] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poller = zmq.Poller()
-        for socket in listener.pollables():
-            self._poller.register(socket, zmq.POLLIN)
+        self._poller = Poller()
+        for source in listener.pollables():
+            self._poller.add(source)
         self._watched: set[int] = set()
 
     # --- the contract ---
@@ -171,9 +170,9 @@ class LocalWorld:
         if self.supervisor is not None:
             wanted.update(self.supervisor.filenos())
         for gone in self._watched - wanted:
-            self._poller.unregister(gone)
+            self._poller.remove(gone)
         for new in wanted - self._watched:
-            self._poller.register(new, zmq.POLLIN)
+            self._poller.add(new)
         self._watched = wanted
 
     # --- pages and deaths ---

@@ -16,6 +16,7 @@ import zmq
 
 from engine.contract import PEER, SECOND, Event, Job, Link, Linked, Nanos, Send, Write
 from engine.errors import EngineError
+from engine.kernels.frames import Frames, Poller
 from engine.wire.endpoint import Listener, Outgoing
 
 WAIT_MS_MAX = 200
@@ -27,7 +28,7 @@ IDLE: Nanos = 60 * SECOND
 class Pollable(Protocol):
     """Something to wait for."""
 
-    def pollables(self) -> tuple[Any, ...]: ...
+    def pollables(self) -> tuple[Frames | int, ...]: ...
 
 
 class SocketWorld:
@@ -56,9 +57,9 @@ class SocketWorld:
         self._used: dict[str, Nanos] = {}
         self._kept: frozenset[str] = frozenset()
         self._gone: list[Event] = []
-        self._poller = zmq.Poller()
-        self._ready: set[Any] | None = None
-        """What is readable by the last `wait`; None: not known, so look at all."""
+        self._poller = Poller()
+        self._ready: set[Frames | int] | None = None
+        """What is readable by the last `wait`; None: there was none, so look at all."""
         for listener in listeners:
             self._watch(listener)
 
@@ -120,22 +121,19 @@ class SocketWorld:
             timeout = min(timeout, max(0, -(-(min(times) - now) // 1_000_000)))
         ready = self._poller.poll(timeout)
         # Looking into a socket that has nothing costs more than taking a message from one that has.
-        self._ready = {source for source, _ in ready} if ready else None
+        self._ready = set(ready)
         self._let_go(now)
 
     def look(self) -> bool:
         """Whether something has arrived; for whoever waits elsewhere, by `descriptors`."""
         ready = self._poller.poll(0)
-        self._ready = {source for source, _ in ready} if ready else None
+        self._ready = set(ready)
         return bool(ready)
 
     def descriptors(self) -> set[int]:
         """One of them becomes readable when something arrives; but what arrived before the last
         turn ended may have been announced already, hence `look` after every turn."""
-        found = set()
-        for source, _ in self._poller.sockets:
-            found.add(source if isinstance(source, int) else int(source.getsockopt(zmq.FD)))
-        return found
+        return set(self._poller.descriptors())
 
     def close(self, linger_ms: int = 0) -> None:
         """Close all sockets; messages already sent get `linger_ms` to leave."""
@@ -172,12 +170,12 @@ class SocketWorld:
             del self._used[address]
             self.refusals.pop(address, None)
             if (outgoing := self._peers.pop(address, None)) is not None:
-                for socket in outgoing.pollables():
-                    self._poller.unregister(socket)
+                for source in outgoing.pollables():
+                    self._poller.remove(source)
                 outgoing.close()
                 if outgoing.link is not None:
                     self._gone.append(Linked(outgoing.peer, False))
 
     def _watch(self, end: Pollable) -> None:
-        for socket in end.pollables():
-            self._poller.register(socket, zmq.POLLIN)
+        for source in end.pollables():
+            self._poller.add(source)

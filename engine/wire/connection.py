@@ -12,6 +12,7 @@ import zmq
 
 from engine.contract import Link
 from engine.errors import ConnectionFailed, EngineError, RefusedError, UsageError
+from engine.kernels.frames import Frames
 from engine.wire import addresses, codec, envelope, keys
 from engine.wire.codec import WireError
 from engine.wire.handshake import (
@@ -67,9 +68,9 @@ class Connection:
         )
         self._socket, self._frames = self._ends.socket, self._ends.frames
 
-    def pollables(self) -> tuple[Any, ...]:
-        """What to wait on for reading (ZeroMQ sockets) before looking again."""
-        return self._socket, self._ends.monitor
+    def pollables(self) -> tuple[Frames | int, ...]:
+        """What to wait on for reading before looking again."""
+        return self._ends.pollables
 
     def close(self, linger_ms: int = 0) -> None:
         """Leave; messages already sent get `linger_ms` to do so too."""

@@ -77,10 +77,6 @@ class Dialer(Connection):
             if not self._wait(zmq.POLLIN, deadline):
                 return self._receive_now()
 
-    def pollables(self) -> tuple[Any, ...]:
-        """What to wait on for reading before a `receive(0)`."""
-        return *super().pollables(), *self._watch
-
     def close(self, linger_ms: int = 500) -> None:
         """Leave; messages already sent get `linger_ms` to do so too."""
         super().close(linger_ms)

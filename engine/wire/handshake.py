@@ -105,9 +105,13 @@ class MonitoredSocket:
         )
 
         self._news = Frames(self.monitor, routed=True)  # an event has two parts as well
+        self.pollables = self.frames, self._news
+        """What to wait on for reading."""
 
     def news(self) -> list[int]:
         """Monitor events since the last call."""
+        if self._news.quiet:
+            return []
         _, events = self._news.receive(NEWS_MAX, 1 << 20)
         return [struct.unpack_from("=H", event)[0] for event, _ in events]
 

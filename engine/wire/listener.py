@@ -11,6 +11,7 @@ import zmq
 
 from engine.contract import Event, Link, Linked, Received, Requests
 from engine.errors import RefusedError
+from engine.kernels.frames import Frames
 from engine.record import Record
 from engine.wire import addresses, codec, envelope, keys
 from engine.wire.codec import WireError
@@ -94,7 +95,7 @@ class Listener:
         self._probes = 0
         self._ends = MonitoredSocket(zmq.ROUTER, ((zmq.ROUTER_MANDATORY, 1),))
         self._socket, self._frames = self._ends.socket, self._ends.frames
-        self._pollables = self._socket, self._ends.monitor
+        self._pollables = self._ends.pollables
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
@@ -107,8 +108,8 @@ class Listener:
         if address.startswith("ipc://"):
             self._path = address.removeprefix("ipc://")
 
-    def pollables(self) -> tuple[Any, ...]:
-        """What to wait on for reading (ZeroMQ sockets) before the next `drain`."""
+    def pollables(self) -> tuple[Frames | int, ...]:
+        """What to wait on for reading before the next `drain`."""
         return self._pollables
 
     @property

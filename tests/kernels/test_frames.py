@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
+import select
+import signal
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
+from support import dose, patience
 from waiting import eventually
 
-from engine.kernels.frames import Frames
+from engine.kernels.frames import Frames, Poller
 from engine.wire import envelope
 from engine.wire.envelope import PREFIX_BYTES
 
@@ -140,3 +147,149 @@ def test_a_closed_socket_is_refused(pair: Pair) -> None:
         pair.here.receive(1, 1)
     with pytest.raises(ValueError, match="closed"):
         pair.here.send(b"", b"", b"")
+
+
+# --- waiting -------------------------------------------------------------------------------------
+
+
+class Polled:
+    """A pair, and a pipe, that are polled."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.read, self.write = os.pipe()
+        self.poller = Poller()
+        for source in (pair.here, self.read, pair.there):
+            self.poller.add(source)
+
+    def ready(self, milliseconds: int = 0) -> set[Any]:
+        return {getattr(one, "socket", one) for one in self.poller.poll(milliseconds)}
+
+    def close(self) -> None:
+        os.close(self.read)
+        os.close(self.write)
+
+
+@pytest.fixture
+def polled(pair: Pair) -> Iterator[Polled]:
+    found = Polled(pair)
+    yield found
+    found.close()
+
+
+def test_a_poller_says_where_something_is(polled: Polled) -> None:
+    """Whatever was sent and taken meanwhile, in parts or all of it, looked for or not. What is
+    right is counted: whoever asks ZeroMQ reads the descriptors."""
+    rng = random.Random(3)
+    pair, pipe = polled.pair, polled.read
+    router, dealer = pair.here.socket, pair.there.socket
+    there: Counter[Any] = Counter()
+    for _ in range(dose(3000, 100_000)):
+        many = rng.choice((1, 2, 100))
+        match rng.randrange(7):
+            case 0 if there[router] < 500:
+                assert pair.there.send(None, b"a", bytes(rng.randrange(2000))) == 0
+                there[router] += 1
+            case 1 if there[dealer] < 500:
+                assert pair.here.send(pair.route, b"b", bytes(rng.randrange(2000))) == 0
+                there[dealer] += 1
+            case 2:
+                there[router] -= sum(map(len, pair.here.receive(many, 1 << 20)))
+            case 3:
+                there[dealer] -= sum(map(len, pair.there.receive(many, 1 << 20)))
+            case 4:
+                there[pipe] += os.write(polled.write, b"!")
+            case 5 if there[pipe]:
+                there[pipe] -= len(os.read(pipe, many))
+        if rng.random() < 0.5:
+            right = {source for source, left in there.items() if left}
+            assert polled.ready() <= right
+            eventually(lambda right=right: polled.ready() == right)
+
+
+def test_what_is_left_is_said_again(polled: Polled) -> None:
+    """A descriptor tells once; whoever does not take all of it must not wait for more."""
+    for _ in range(3):
+        polled.pair.there.send(None, b"", b"frame")
+    router = polled.pair.here
+    for left in (3, 2, 1):
+        for _ in range(3):
+            assert polled.ready(5000) == {router.socket}
+            assert not router.quiet
+        requests, others = router.receive(1, 1 << 20)
+        assert len(requests) + len(others) == 1, left
+    assert polled.ready() == set()
+    assert router.quiet
+
+
+def test_what_came_while_something_was_sent_is_seen(polled: Polled) -> None:
+    """Sending reads the descriptor as well."""
+    pair = polled.pair
+    assert polled.ready() == set()
+    pair.there.send(None, b"", b"frame")
+    eventually(lambda: pair.here.socket.getsockopt(zmq.FD) in readable(polled.poller))
+    for _ in range(200):  # and now nothing is to be read there any more
+        pair.here.send(pair.route, b"", b"")
+    assert polled.ready(5000) >= {pair.here.socket}
+
+
+def readable(poller: Poller) -> set[int]:
+    return set(select.select(poller.descriptors(), [], [], 0)[0])
+
+
+def test_it_waits_as_long_as_it_is_told(polled: Polled) -> None:
+    begin = time.monotonic()
+    assert polled.ready(60) == set()
+    assert 0.058 <= time.monotonic() - begin < patience(10)
+
+
+def test_it_is_woken_by_what_arrives(polled: Polled) -> None:
+    for wake, source in (
+        (lambda: os.write(polled.write, b"!"), polled.read),
+        (lambda: polled.pair.here.send(polled.pair.route, b"", b""), polled.pair.there.socket),
+    ):
+        timer = threading.Timer(0.02, wake)
+        timer.start()
+        assert polled.ready(int(patience(20_000))) == {source}
+        timer.join()
+        if source == polled.read:
+            os.read(polled.read, 1)
+
+
+def test_a_signal_is_heard(polled: Polled) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    timer = threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    try:
+        timer.start()
+        begin = time.monotonic()
+        while not heard and time.monotonic() < begin + patience(10):
+            assert polled.ready(int(patience(20_000))) == set()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1]
+
+
+def test_who_was_removed_is_not_looked_for(polled: Polled) -> None:
+    poller, pair = polled.poller, polled.pair
+    assert len(poller) == len(poller.descriptors()) == 3
+    os.write(polled.write, b"!")
+    pair.here.send(pair.route, b"", b"")
+    eventually(lambda: polled.ready() == {polled.read, pair.there.socket})
+    poller.remove(pair.here)
+    assert polled.ready() == {polled.read, pair.there.socket}
+    poller.remove(polled.read)
+    assert polled.ready() == {pair.there.socket}
+    with pytest.raises(ValueError, match="is not in list"):
+        poller.remove(polled.read)
+    poller.remove(pair.there)
+    assert (polled.ready(), len(poller)) == (set(), 0)
+
+
+def test_a_closed_socket_is_not_looked_into(polled: Polled) -> None:
+    polled.pair.dealer.close(0)
+    with pytest.raises(ValueError, match="closed"):
+        polled.poller.poll(0)
+    with pytest.raises(ValueError, match="closed"):
+        Poller().add(polled.pair.there)

@@ -35,7 +35,7 @@ class Service:
         self._thread.start()
 
     def _run(self) -> None:
-        polled = [(source, zmq.POLLIN) for source in self.listener.pollables()]
+        polled = [(source.socket, zmq.POLLIN) for source in self.listener.pollables()]
         while not self._ended.is_set():
             zmq.zmq_poll(polled, 10)
             for event in self.listener.drain(100, 1 << 20):

@@ -256,7 +256,7 @@ def test_who_is_not_spoken_to_is_let_go(scene: Scene, monkeypatch: pytest.Monkey
     assert client.refusals == {}
     assert scene.links(client)[-1] == (address_of(idle), False), "it hears of its own decision"
     assert scene.links(busy) == [("client", True)]
-    assert len(client._poller.sockets) == 2, "it polls what it has let go"
+    assert len(client._poller) == 2, "it polls what it has let go"
     scene.until(lambda: len(os.listdir("/proc/self/fd")) <= before, "its sockets to be closed")
     # The next word dials again, and waiting still works for who is left.
     scene.events[client].clear()

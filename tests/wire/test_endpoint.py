@@ -36,7 +36,7 @@ class Service:
         self._thread.start()
 
     def _run(self) -> None:
-        polled = [(source, zmq.POLLIN) for source in self.listener.pollables()]
+        polled = [(source.socket, zmq.POLLIN) for source in self.listener.pollables()]
         while not self._ended.is_set():
             zmq.zmq_poll(polled, 10)
             for event in self.listener.drain(100, 1 << 20):
@@ -264,7 +264,7 @@ def test_a_drain_takes_no_more_than_it_is_allowed() -> None:
     with Listener("ipc://*") as listener, Raw(listener.address) as peer:
         for number in range(10):
             peer.socket.send(frame_of(Hello("worker", number, 0, bytes([number]) * 16), 0, 0))
-        eventually(lambda: listener.pollables()[0].poll(0))
+        eventually(lambda: listener.pollables()[0].socket.poll(0))
         found: list[int] = []
         eventually(lambda: found.append(len(listener.drain(3, 1 << 20))) or sum(found) == 10)
         assert max(found) <= 3
@@ -327,7 +327,7 @@ def test_the_end_of_a_watched_pipe_is_the_end(serve: Callable[..., Service]) -> 
         dialer.send(Scanned(6))
         eventually(lambda: service.listener.counts["sent"] == 1)
         os.close(write)
-        eventually(lambda: dialer.pollables()[0].poll(0))
+        eventually(lambda: dialer.pollables()[0].socket.poll(0))
         assert dialer.receive() == Stop("6"), "last words come first"
         with pytest.raises(ConnectionFailed, match="ended"):
             dialer.receive(patience(20))
