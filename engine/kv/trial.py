@@ -74,7 +74,7 @@ FAULTS: Mapping[str, Sequence[Any]] = {
     "duplicate": (0.0, 0.05, 0.3),
     "reorder": (0.0, 0.05, 0.3),
     "delay": (MILLISECOND // 10, MILLISECOND, 10 * MILLISECOND, 50 * MILLISECOND),
-    "late": (0.0, 0.02, 0.1),
+    "late": (0.0, 0.05, 0.2),
     "reign": (0, 100 * MILLISECOND, 300 * MILLISECOND),
     "kill": (0, 2, 6),
     "power": (0, 2, 6),
