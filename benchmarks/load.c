@@ -5,7 +5,8 @@
  * PROTOCOL is `engine` (a replica's clients' endpoint: it greets, then submits commands of BYTES),
  * `bare` (the loop of the limit: msgpack [1, number, key of 16, value of BYTES - 16] and no greeting),
  * or `put`, `get` or `mix` (a replica of the store: keys of 16 bytes, 10 000 of them, and values of
- * BYTES; each client has a session of its own; of a mix one in ten is a put).
+ * BYTES; each client has a session of its own; of a mix one in ten is a put), or `fill`, which puts
+ * every key once and takes as long as that takes. `load_cores` is what the load itself used.
  * One JSON object on stdout. LIBZMQ is the library that pyzmq brings, so no headers are needed.
  */
 #include <dlfcn.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 enum { DEALER = 5, LINGER = 17, SNDHWM = 23, RCVHWM = 24, DONTWAIT = 1, POLLIN = 1 };
@@ -31,6 +33,13 @@ static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+/* Seconds of processor time of this process so far, the threads of the library included. */
+static double processor(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
 static int die(const char *why) {
@@ -55,14 +64,14 @@ static const uint8_t *number(const uint8_t *at, uint64_t *value) {
     return at;
 }
 
-enum { KEYS = 10000, PUT = 1, GET = 2, MIX = 3 };
+enum { KEYS = 10000, PUT = 1, GET = 2, MIX = 3, FILL = 4 };
 static int engine, store, clients, sockets;
 static size_t size;
 static uint8_t *frame, (*header)[28];
 static size_t length, id_at;
 static void **socket_of;
 static double *began, *took;
-static long done, taken, room;
+static long done, taken, room, filled;
 
 /* Session (16 bytes) and the last sequence of a client, for puts. */
 static uint8_t (*session)[16];
@@ -71,7 +80,7 @@ static uint64_t *sequence, chance = 88172645463325252u;
 static void send_store(int client) {
     static uint8_t out[1 << 17];
     chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
-    int write = store == PUT || (store == MIX && (chance >> 32) % 10 == 0);
+    int write = store == PUT || store == FILL || (store == MIX && (chance >> 32) % 10 == 0);
     uint8_t *at = out + 28, *count, *from;
     *at++ = 0x92, *at++ = write ? 0 : 1, *at++ = 0xc6, count = at, at += 4, from = at;
     *at++ = 0x92, *at++ = 0xcf, big(at, (uint64_t)client, 8), at += 8;
@@ -83,7 +92,7 @@ static void send_store(int client) {
         *at++ = 0x92, *at++ = 32;
     }
     *at++ = 0xc4, *at++ = 16, memcpy(at, "key-", 4), at += 4;
-    at += sprintf((char *)at, "%012d", (int)(chance % KEYS));
+    at += sprintf((char *)at, "%012d", (int)((store == FILL ? (uint64_t)filled++ : chance) % KEYS));
     if (write) *at++ = 0xc5, big(at, size, 2), at += 2, memset(at, 7, size), at += size, *at++ = 0;
     big(count, (uint64_t)(at - from), 4);
     memcpy(out, header[client % sockets], 24);
@@ -134,8 +143,8 @@ static void took_frames(const uint8_t *at) {
         for (at++; wide; wide--) bytes = bytes << 8 | *at++;
         const uint8_t *from = number(at, &count);
         from = number(from, &value);
-        if (*from < 0x92 || *from > 0x9f || from[1] > 2 || (from[1] && store == PUT))
-            die("a request was refused");
+        if (*from < 0x92 || *from > 0x9f || from[1]) /* every key is there */
+            die("a request was refused, or a key is not there");
         answered(value);
         at += bytes;
     }
@@ -223,7 +232,7 @@ int main(int count, char **argument) {
     if (count != 8) die("load LIBZMQ PROTOCOL ADDRESS SOCKETS CLIENTS SECONDS BYTES");
     load_library(argument[1]);
     store = !strcmp(argument[2], "put") ? PUT : !strcmp(argument[2], "get") ? GET
-          : !strcmp(argument[2], "mix") ? MIX : 0;
+          : !strcmp(argument[2], "mix") ? MIX : !strcmp(argument[2], "fill") ? FILL : 0;
     engine = store || !strcmp(argument[2], "engine");
     sockets = atoi(argument[4]), clients = atoi(argument[5]);
     double seconds = atof(argument[6]);
@@ -252,23 +261,25 @@ int main(int count, char **argument) {
         if (engine) greet(at, &items[at]);
     }
     static uint8_t answer[1 << 20];
-    double begin = now(), end = begin + seconds, warm = begin + seconds / 10, counted = 0;
+    double begin = now(), end = begin + seconds, warm = begin + seconds / 10, counted = 0, used = 0;
     long before = 0;
     for (int client = 0; client < clients; client++) ask(client);
     for (;;) {
         double at = now();
-        if (!counted && at > warm) counted = at, before = done, taken = 0;
-        if (at > end) break;
+        if (!counted && at > warm) counted = at, before = done, taken = 0, used = processor();
+        if (store == FILL ? done >= KEYS : at > end) break;
         if (poll_(items, sockets, 5000) <= 0) die("no answer for five seconds");
         for (int i = 0; i < sockets; i++)
             for (int bytes; items[i].revents; take(answer, bytes))
                 if ((bytes = recv_(socket_of[i], answer, sizeof answer, DONTWAIT)) < 0) break;
     }
     double wall = now() - counted;
+    used = processor() - used;
     qsort(took, (size_t)taken, sizeof *took, ascending);
     if (!taken) die("nothing was done");
-    printf("{\"ops\": %.0f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"done\": %ld}\n",
+    printf("{\"ops\": %.0f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"done\": %ld, "
+           "\"load_cores\": %.3f}\n",
            (done - before) / wall, took[taken / 2] * 1e3, took[(long)(taken * .99)] * 1e3,
-           took[taken - 1] * 1e3, done);
+           took[taken - 1] * 1e3, done, used / wall);
     return 0;
 }

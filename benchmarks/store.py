@@ -1,56 +1,46 @@
-"""The replicated store beside etcd: writes, linearizable reads, a mix; failover; a million keys.
+"""The replicated store beside its peers: writes, reads, a mix; failover; a million keys.
 
-    python benchmarks/store.py [--rounds 5] [--seconds 3] [--kills 9] [--keys 1000000]
+    python benchmarks/store.py [--peers etcd,zookeeper,nats,redis,pysyncobj] [--rounds 5]
+                               [--seconds 3] [--kills 9] [--keys 1000000]
                                [--clients 1,16,64,256,1000] [--folder benchmarks/out]
 
-Three replicas each on this machine, fsync on, keys of 16 bytes (10 000 of them) and values of 256,
-N requests outstanding over min(N, 100) connections to the leader. Peers take turns within a round;
-what counts is the ratio of medians. etcd is measured where it and Go are installed (Debian:
-etcd-server, etcd-client, golang-go, golang-etcd-server-dev).
+Three replicas each on this machine, keys of 16 bytes (10 000 of them, all there before the first
+turn) and values of 256, N requests outstanding over min(N, 100) connections to the leader. All
+stores run all the time and take turns within a round, in an order that turns round; what counts is
+the ratio of medians. What each promises, and whether that is fsynced, is said with the table: not
+all promise what ours does. A peer that is not installed is named with the packages to install.
 
 Failover: the leader is killed (-9) or stopped while a client goes on writing; the time until the
-next write is acknowledged. A million keys: memory per key, the longest stall while a snapshot is
-taken, and how soon a killed replica answers a linearizable read after it was started again.
+next write is acknowledged; a third as often for peers. A million keys, of ours: memory per key, the
+longest stall while a snapshot is taken, and how soon a killed replica answers after a new start.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
-import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from harness import HERE, drive, progress
 from machine import describe, filesystem
-from stores import Etcd, Ours, build_loads, cpu_of, until
-
-from engine.errors import EngineError
-from engine.kv.aio import AsyncStore
-from engine.kv.backup import StoreOperator
-from engine.kv.client import Store
-from engine.kv.up import found
+from stores import PEERS, Ours, failover, million
+from stores.base import Servers, Store, cpu_of
+from stores.report import PROTOCOLS, plot, rows, show
 
 CLIENTS = (1, 16, 64, 256, 1000)
-SOCKETS_MAX = 100
-VALUE_BYTES = 256
-PROTOCOLS = ("put", "get", "mix")
-GOALS = {
-    "put": {1: 1.1, 16: 2.0, 64: 3.0, 256: 4.5, 1000: 5.0},
-    "get": {64: 4.0, 1000: 10.0},
-    "mix": {},
-}
-FAILOVER = {"killed": (150, 400), "stopped": (350, None)}
+IDLE_SECONDS = 3.0
+FAILURES = (AssertionError, OSError, ValueError, psutil.Error, subprocess.SubprocessError)
+"""What a peer that does not work ends with: it says so, or is not there, or says no JSON."""
 IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 
 
@@ -59,16 +49,38 @@ class StoreWorkload:
 
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         self.options, self.work = options, work
+        self.missing = {name: why for name in options.peers if (why := PEERS[name].missing())}
+        peers = {name: PEERS[name] for name in options.peers if name not in self.missing}
+        self.kinds: dict[str, type[Store]] = {"ours": Ours, **peers}
+        self.out: set[str] = set()
+        """Peers that failed."""
+        self.load: dict[str, Path] = {}
         self.turns: dict[tuple[str, str, int], list[dict[str, float]]] = {}
-        """(who, protocol, clients): of each turn ops, p50_ms, p99_ms, cpu_us."""
-        self.failovers: dict[str, list[float]] = {name: [] for name in FAILOVER}
+        """(who, protocol, clients): what each turn said."""
+        self.notes: dict[str, list[str]] = {}
+        self.idle: dict[str, float] = {}
+        self.failovers: dict[str, dict[str, list[float]]] = {}
         self.million: dict[str, float] = {}
-        self.wrong: list[str] = []
 
     def prepare(self) -> None:
-        kind = filesystem(self.work)
-        assert kind not in IN_MEMORY, f"{self.work} is {kind}: name a --folder on a disk"
-        self.load = build_loads(self.work, HERE / "load.c")
+        disk = filesystem(self.work)
+        assert disk not in IN_MEMORY, f"{self.work} is {disk}: name a --folder on a disk"
+        for name, kind in self.kinds.items():
+            progress(f"building the load of {name}")
+            with self._excused(name, "its load was not built"):
+                self.load[name] = kind.build(self.work)
+
+    @contextmanager
+    def _excused(self, name: str, what: str) -> Iterator[None]:
+        """A peer that fails is out, and the others go on; ours may not fail."""
+        try:
+            yield
+        except FAILURES as failed:
+            if name == "ours":
+                raise
+            print(f"{name} is out: {what}: {failed}", file=sys.stderr)
+            self.missing[name] = f"{what}: {' '.join(str(failed).split())[:300]}"
+            self.out.add(name)
 
     def generate(self) -> None:
         """Requests are made by the load."""
@@ -79,226 +91,124 @@ class StoreWorkload:
         if self.options.kills:
             self._failover()
         if self.options.keys:
-            self._keys()
+            self.million = million.measure(self.work / "keys", self.load["ours"], self.options.keys)
         progress("")
 
-    # --- throughput ------------------------------------------------------------------------------
-
     def _throughput(self) -> None:
-        contenders: dict[str, Any] = {"ours": Ours(self.work / "ours")}
+        stores: dict[str, Store] = {}
         try:
-            if "etcd" in self.load:
-                contenders["etcd"] = Etcd(self.work / "etcd")
-            for who, contender in contenders.items():  # keys, caches, segments
-                self._turn(who, contender, "put", 256, 2.0)
-            self.turns.clear()
+            for name, kind in self.kinds.items():
+                if name not in self.out:
+                    progress(f"starting {name}")
+                    with self._excused(name, "it did not start"):
+                        stores[name] = kind(self.work / name, self.load[name])
+                        self._warm(stores[name])
+                    self._close_failed(stores, name)
+            self._idle(stores)
+            for store in stores.values():
+                store.rest()
             for turn in range(self.options.rounds):
                 for protocol in PROTOCOLS:
                     for clients in self.options.clients:
-                        progress(f"round {turn + 1}/{self.options.rounds}: {protocol} {clients}")
-                        order = list(contenders.items())
-                        for who, contender in order[::-1] if turn % 2 else order:
-                            self._turn(who, contender, protocol, clients, self.options.seconds)
+                        self._turns(stores, turn, protocol, clients)
         finally:
-            for contender in contenders.values():
-                contender.close()
+            for store in stores.values():
+                store.close()
 
-    def _turn(self, who: str, contender: Any, protocol: str, clients: int, seconds: float) -> None:
-        sizes = [str(min(clients, SOCKETS_MAX)), str(clients), str(seconds), str(VALUE_BYTES)]
-        for _ in range(5):
-            before = cpu_of(contender.pids)
-            command = contender.command(self.load, protocol, sizes)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                told = json.loads(done.stdout)
-                told["cpu_us"] = (cpu_of(contender.pids) - before) / told["done"] * 1e6
-                self.turns.setdefault((who, protocol, clients), []).append(told)
-                return
-            contender.find()  # somebody else leads
-        raise AssertionError(done.stderr)
+    def _close_failed(self, stores: dict[str, Store], name: str) -> None:
+        if name in self.out and name in stores:
+            stores.pop(name).close()
 
-    # --- failover --------------------------------------------------------------------------------
+    def _warm(self, store: Store) -> None:
+        self.notes[store.name] = store.notes
+        store.fill()
+        for protocol in ("put", "get"):  # caches, segments, compilers at run time
+            store.turn(protocol, 256, 2.0)
+        store.find()
+
+    def _idle(self, stores: dict[str, Store]) -> None:
+        """What all the others cost whoever has the turn."""
+        before = {name: cpu_of(store.pids) for name, store in stores.items()}
+        time.sleep(IDLE_SECONDS)
+        for name, store in stores.items():
+            self.idle[name] = (cpu_of(store.pids) - before[name]) / IDLE_SECONDS
+
+    def _turns(self, stores: dict[str, Store], turn: int, protocol: str, clients: int) -> None:
+        """A turn of every store; who begins changes, so that none always follows the heaviest."""
+        names = list(stores)
+        shift = turn % len(names)
+        for name in [*names[shift:], *names[:shift]]:
+            rounds = self.options.rounds
+            progress(f"round {turn + 1}/{rounds}: {protocol}, {clients} clients, {name}")
+            with self._excused(name, f"it failed in round {turn + 1}"):
+                stores[name].wake()
+                told = stores[name].turn(protocol, clients, self.options.seconds)
+                stores[name].rest()
+                self.turns.setdefault((name, protocol, clients), []).append(told)
+            self._close_failed(stores, name)
 
     def _failover(self) -> None:
-        for how, times in self.failovers.items():
-            ours = Ours(self.work / how)
-            try:
-                for turn in range(self.options.kills):
-                    progress(f"failover: {how}, {turn + 1}/{self.options.kills}")
-                    ours.find()
-                    times.append(self._blow(ours, how))
-                    self._mend(ours, how)
-            finally:
-                ours.close()
-
-    def _blow(self, ours: Ours, how: str) -> float:
-        with Store(str(ours.folder), timeout=10) as store:
-            for number in range(50):
-                store.put(f"before-{number}", "x")
-            pid = ours.leader_pid
-            begin = time.monotonic()
-            os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
-            store.put("after", "x")
-            return (time.monotonic() - begin) * 1e3
-
-    def _mend(self, ours: Ours, how: str) -> None:
-        if how == "stopped":
-            os.kill(ours.leader_pid, signal.SIGCONT)
-        else:
-            ours.close()
-            ours.__init__(ours.folder)  # type: ignore[misc]
-        until("three replicas", lambda: self._all_follow(ours))
-
-    def _all_follow(self, ours: Ours) -> bool:
-        replicas = ours.status()["replicas"]
-        up = [one for one in replicas if one["reachable"]]
-        return len(up) == 3 and len({one["applied"] for one in up}) == 1
-
-    # --- a million keys --------------------------------------------------------------------------
-
-    def _keys(self) -> None:
-        keys = self.options.keys
-        progress(f"{keys} keys")
-        ours = Ours(self.work / "keys")
-        try:
-            empty = min(psutil.Process(pid).memory_info().rss for pid in ours.pids)
-            asyncio.run(fill(str(ours.folder), keys))
-            ours.find()
-            follower = next(one for one in ours.replicas if one["id"] != ours.leader["id"])
-            rss = psutil.Process(follower["pid"]).memory_info().rss
-            self.million["bytes_per_key"] = (rss - empty) / keys
-            self.million["stall_ms"] = self._stall(ours)
-            self.million["recovery_s"] = self._recovery(ours, follower)
-        finally:
-            ours.close()
-
-    def _stall(self, ours: Ours) -> float:
-        """The slowest of a lone client's writes while the leader takes a snapshot."""
-        seat = next(s for s in found(str(ours.folder)) if s.id == ours.leader["id"])
-        script = (
-            "import sys; from engine.kv.backup import StoreOperator\n"
-            "with StoreOperator(sys.argv[1], timeout=120) as one: one.take_snapshot()"
-        )
-        slowest = 0.0
-        with Store(str(ours.folder), timeout=10) as store:
-            process = subprocess.Popen([sys.executable, "-c", script, seat.admin])
-            while process.poll() is None:
-                begin = time.monotonic()
-                store.put("stall", "x")
-                slowest = max(slowest, time.monotonic() - begin)
-        assert process.returncode == 0
-        return slowest * 1e3
-
-    def _recovery(self, ours: Ours, follower: dict[str, Any]) -> float:
-        """From its start until it leads nothing but answers: a read that only it can answer."""
-        seat = next(s for s in found(str(ours.folder)) if s.id == follower["id"])
-        with StoreOperator(seat.admin, timeout=120) as operator:
-            operator.take_snapshot()
-        os.kill(follower["pid"], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(follower["pid"])], timeout=10)
-        wanted = ours.status()
-        applied = max(one.get("applied", 0) for one in wanted["replicas"])
-        seats = found(str(ours.folder))
-        command = [sys.executable, "-m", "engine_cmd.main", "kv", "serve", "--dir", seat.folder]
-        command += ["--initial", ",".join(f"{one.member}={one.peers}" for one in seats)]
-        command += ["--listen", seat.peers, "--clients", seat.client, "--admin", seat.admin]
-        begin = time.monotonic()
-        with open(f"{seat.folder}.log", "ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            while True:
-                try:
-                    with StoreOperator(seat.admin, timeout=0.5) as operator:
-                        if operator.status().applied >= applied:
-                            break
-                except EngineError:
-                    pass
-            with Store([seat.client], timeout=10) as store:
-                assert store.get("key-000000000001", local=True) is not None
-            return time.monotonic() - begin
-        finally:
-            process.terminate()
-            process.wait()
-
-    # --- the report ------------------------------------------------------------------------------
+        kills, load = self.options.kills, self.load
+        self.failovers["ours"] = failover.of_ours(self.work, load["ours"], kills)
+        for name, peer in self.kinds.items():
+            if name in load and issubclass(peer, Servers) and peer.fails_over:
+                with self._excused(name, "its failover was not measured"):
+                    taken = failover.of_peer(peer, self.work, load[name], max(1, kills // 3))
+                    self.failovers[name] = {"killed": taken}
 
     def verify(self) -> list[str]:
-        return self.wrong
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for protocol in PROTOCOLS:
-            for clients in self.options.clients:
-                row: dict[str, Any] = {"protocol": protocol, "clients": clients}
-                for who in ("ours", "etcd"):
-                    turns = self.turns.get((who, protocol, clients))
-                    if turns:
-                        for what in ("ops", "p50_ms", "p99_ms", "cpu_us"):
-                            row[f"{who}_{what}"] = statistics.median(one[what] for one in turns)
-                if "etcd_ops" in row:
-                    row["ratio"] = row["ours_ops"] / row["etcd_ops"]
-                if "ours_ops" in row:
-                    row["goal"] = GOALS[protocol].get(clients)
-                    yield row
+        """Loads look at their answers and end with an error."""
+        return []
 
     def report(self) -> dict[str, Any]:
+        about = {
+            name: {
+                "promise": kind.promise,
+                "version": kind.version(),
+                "notes": self.notes.get(name, []),
+                "idle_cores": self.idle.get(name),
+            }
+            for name, kind in self.kinds.items()
+        }
+        order = list(self.kinds)
+        turns = dict(sorted(self.turns.items(), key=lambda item: order.index(item[0][0])))
         return {
-            "throughput": list(self.rows()),
+            "throughput": list(rows(turns, self.options.clients)),
             "failover_ms": self.failovers,
             "million": self.million,
+            "stores": about,
+            "missing": self.missing,
         }
 
 
-async def fill(folder: str, keys: int) -> None:
-    """Keys of 16 bytes with values of 256, many at a time."""
-    value = bytes(VALUE_BYTES)
-    async with AsyncStore(folder, timeout=60) as store:
-        for first in range(0, keys, 2000):
-            names = range(first, min(first + 2000, keys))
-            await asyncio.gather(*(store.put(f"key-{name:012d}", value) for name in names))
+def peers(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    for name in names:
+        if name not in PEERS:
+            raise argparse.ArgumentTypeError(f"no peer {name!r}: there are {', '.join(PEERS)}")
+    return names
 
 
-def show(report: dict[str, Any], machine: dict[str, object]) -> None:
-    print("| | clients | ours/s | p50, p99 ms | CPU us | etcd/s | p50, p99 ms | CPU us | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for row in report["throughput"]:
-        cells = [row["protocol"], f"{row['clients']}"]
-        for who in ("ours", "etcd"):
-            if f"{who}_ops" in row:
-                cells.append(f"{row[f'{who}_ops']:.0f}")
-                cells.append(f"{row[f'{who}_p50_ms']:.2f}, {row[f'{who}_p99_ms']:.1f}")
-                cells.append(f"{row[f'{who}_cpu_us']:.1f}")
-            else:
-                cells += ["", "", ""]
-        goal = f" (goal {row['goal']:g})" if row["goal"] else ""
-        cells.append(f"{row['ratio']:.2f}{goal}" if "ratio" in row else "")
-        print(f"| {' | '.join(cells)} |")
-    print("\n| the leader is | median ms | max | goals | each |\n|---|---|---|---|---|")
-    for name, taken in report["failover_ms"].items():
-        if taken:
-            median, most = FAILOVER[name]
-            goals = f"{median}, {most}" if most else f"{median}"
-            each = " ".join(f"{one:.0f}" for one in taken)
-            middle = statistics.median(taken)
-            print(f"| {name} | {middle:.0f} | {max(taken):.0f} | {goals} | {each} |")
-    for name, value in report["million"].items():
-        print(f"\n{name}: {value:.1f}")
-    print("\nfsync: on, by fdatasync, in all of them.")
-    for name in ("when", "cpu", "cores", "load", "system", "filesystem", "python", "commit"):
-        print(f"* {name}: {machine[name]}")
-    print(f"* versions: {machine['versions']}")
+def counts(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--peers", type=peers, default=tuple(PEERS), help="by name, with commas; '' for none"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
+    parser.add_argument("--kills", type=int, default=9, help="of ours; a third of it of each peer")
+    parser.add_argument("--keys", type=int, default=1_000_000)
+    parser.add_argument("--clients", type=counts, default=CLIENTS)
+    parser.add_argument("--folder", type=Path, default=HERE / "out", help="on a real disk")
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
-    parser.add_argument("--kills", type=int, default=9)
-    parser.add_argument("--keys", type=int, default=1_000_000)
-    parser.add_argument(
-        "--clients", type=lambda text: tuple(map(int, text.split(","))), default=CLIENTS
-    )
-    parser.add_argument("--folder", type=Path, default=HERE / "out", help="on a real disk")
-    options = parser.parse_args()
+    options = options_of()
     options.folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="store-", dir=options.folder))
     try:
@@ -311,6 +221,10 @@ def main() -> int:
     show(report, machine)
     path = options.folder / "store.json"
     path.write_text(json.dumps({"machine": machine, **report}, indent=1, default=str) + "\n")
+    if report["throughput"] and (
+        why := plot(report["throughput"], machine, path.with_suffix(".svg"))
+    ):
+        print(f"\n{why}", file=sys.stderr)
     return code
 
 

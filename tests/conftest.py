@@ -32,7 +32,6 @@ PURE = (
     "raft/",
     "simulation/",
     "storage/",
-    "test_documentation.py",
     "test_packaging.py",
     "test_tidy.py",
     "verify/",

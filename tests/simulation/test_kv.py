@@ -30,7 +30,7 @@ KEPT = (*range(5), 7, 50340)
 """The same for ever; one of them is quiet."""
 FRESH = dose(ci=40, full=10_000)
 HUNTS = dose(ci=1, full=9)
-CAUGHT_WITHIN = 400
+CAUGHT_WITHIN = 800
 """Seeds that a planted bug may survive."""
 MEDIAN_MAX = 20
 SPREAD = 1_000_000
