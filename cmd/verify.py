@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.verify.history import Operation
     from engine.verify.linearizable import Judged
     from engine.verify.models import Tabled
+    from engine.verify.sets import Sets
 
 EXAMPLES = """\
 examples:
@@ -32,6 +33,8 @@ The traces are those of all members of one group, one file each; `engine/raft/tr
 grammar. Ends with 0 if nothing in them breaks a rule, 1 if something does.
 """
 MODELS = ("register", "append", "versioned", "lock")
+STORE = "store"
+"""The model of sets of keys of our own store, which has no kernel."""
 WRONG_CODE = 1
 UNDECIDED_CODE = OutcomeUnknown.exit_code
 SHOWN_MAX = 10
@@ -50,7 +53,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "history", metavar="HISTORY", nargs="?", help="a file of JSON lines, or - for stdin"
     )
-    parser.add_argument("--model", choices=MODELS, help="what one copy would do")
+    parser.add_argument("--model", choices=(*MODELS, STORE), help="what one copy would do")
     parser.add_argument(
         "--trace", metavar="FILE", nargs="+", help="judge the traces of a group's members instead"
     )
@@ -68,8 +71,9 @@ def main(argv: list[str]) -> int:
         parser.error("a history needs HISTORY and --model, and a group --trace")
     from engine.verify.linearizable import Limits, check
     from engine.verify.models import MODELS as MODEL_OF
+    from engine.verify.sets import Sets
 
-    model = MODEL_OF[flags.model]
+    model = Sets() if flags.model == STORE else MODEL_OF[flags.model]
     operations = _operations(flags.history, model)
     limits = Limits(None, CONFIGURATIONS_MAX, flags.timeout)
     judged = check(operations, model, limits, explain=True)
@@ -102,7 +106,7 @@ def _judge_traces(files: Sequence[str], as_json: bool) -> int:
     return WRONG_CODE if wrong else 0
 
 
-def _operations(path: str, model: Tabled) -> list[Operation]:
+def _operations(path: str, model: Tabled | Sets) -> list[Operation]:
     from engine.verify.files import read
 
     if path == "-":
@@ -117,7 +121,7 @@ def _operations(path: str, model: Tabled) -> list[Operation]:
 
 
 def _tell(
-    flags: Any, operations: Sequence[Operation], judged: Sequence[Judged], model: Tabled
+    flags: Any, operations: Sequence[Operation], judged: Sequence[Judged], model: Tabled | Sets
 ) -> int:
     from engine.verify.linearizable import UNDECIDED, WRONG, overall
     from engine.verify.picture import sentence
@@ -157,7 +161,7 @@ def _tell(
     return {WRONG: WRONG_CODE, UNDECIDED: UNDECIDED_CODE}.get(verdict, 0)
 
 
-def _draw(out: str, name: str, judged: Sequence[Judged], model: Tabled) -> None:
+def _draw(out: str, name: str, judged: Sequence[Judged], model: Tabled | Sets) -> None:
     from engine.verify.picture import page
 
     try:

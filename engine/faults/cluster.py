@@ -32,6 +32,7 @@ from typing import IO
 from engine.errors import ConnectionFailed, EngineError, UsageError
 from engine.faults.control import Proxy
 from engine.faults.power import Loss, Power
+from engine.faults.subject import LIVE_SECONDS
 from engine.wire.addresses import private_address
 
 START_SECONDS = 20.0
@@ -64,11 +65,19 @@ class Node:
 class Cluster:
     """See the module. For one thread, which outlives it: its processes end with that thread.
 
-    `folder` takes the logs. `factor` stretches how long a start may take.
+    `folder` takes the logs. `factor` stretches how long a start may take, and `live` is after how
+    many seconds every process ends by itself, should everybody forget it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, seed: int = 0, factor: float = 1) -> None:
-        self._folder, self._factor = os.fspath(folder), factor
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        seed: int = 0,
+        factor: float = 1,
+        live: int = LIVE_SECONDS,
+    ) -> None:
+        self._folder, self._factor, self._live = os.fspath(folder), factor, live
         self._nodes: dict[str, Node] = {}
         self._crashes: list[str] = []
         self._starts = 0
@@ -109,8 +118,10 @@ class Cluster:
         kill_at: Sequence[str] = (),
         program: str = "engine_cmd.main",
         power: Power | None = None,
+        wait: bool = True,
     ) -> Node:
-        """`engine ARGUMENTS --listen …` under this name; returns when it says that it serves.
+        """`engine ARGUMENTS --listen …` under this name; returns when it says that it serves, or
+        with `wait=False` at once: then whoever needs it to serve has to call `await_start`.
 
         `reaches` are those that it may dial (default: all that were named). `kill_at` are crash
         points, and `program` is another one than `engine`, as `engine.faults.subject` takes them.
@@ -127,7 +138,7 @@ class Cluster:
         log = os.path.join(self._folder, f"{self._starts}-{name}.log")
         points = [word for point in kill_at for word in ("--kill-at", point)]
         command = [sys.executable, "-m", "engine.faults.subject", "--parent", str(os.getpid())]
-        command += [*points, "-m", program, *arguments, *flags]
+        command += ["--live", str(self._live), *points, "-m", program, *arguments, *flags]
         with open(log, "wb") as err:
             process = subprocess.Popen(
                 command,
@@ -138,10 +149,13 @@ class Cluster:
             )
         node = self._nodes[name] = Node(name, process, log)
         node.power = power
-        self._await(node)
+        if wait:
+            self.await_start(name)
         return node
 
-    def _await(self, node: Node) -> None:
+    def await_start(self, name: str) -> None:
+        """Until it says that it serves. ConnectionFailed, with what it said, if it ends instead."""
+        node = self._nodes[name]
         out: IO[bytes] | None = node.process.stdout
         assert out is not None
         with out:
@@ -157,6 +171,10 @@ class Cluster:
             how = f"it said {line.decode(errors='replace').strip()}"
         raise ConnectionFailed(f"{node.name} did not start, {how}: {node.said().strip()}")
 
+    def started(self, name: str) -> bool:
+        """Whether there ever was one under this name."""
+        return name in self._nodes
+
     def node(self, name: str) -> Node:
         """The last that was started under this name."""
         return self._nodes[name]
@@ -167,6 +185,8 @@ class Cluster:
         self._look_at(node)
         node.process.kill()
         node.process.wait()
+        if node.process.stdout is not None:
+            node.process.stdout.close()  # of one that was never awaited
         if not power:
             return None
         if node.power is None:
@@ -195,6 +215,13 @@ class Cluster:
             self.go_on(name)
 
     # --- the end ---------------------------------------------------------------------------------
+
+    def crashes(self) -> list[str]:
+        """What became of those that have ended by themselves, each told once."""
+        for node in self._nodes.values():
+            self._look_at(node)
+        told, self._crashes = self._crashes, []
+        return told
 
     def close(self) -> None:
         """Kill and reap everything, remove the sockets. A second call does nothing."""

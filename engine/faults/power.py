@@ -106,7 +106,7 @@ class Power:
         self._library = _library()
         self.folders = tuple(os.path.realpath(one) for one in (os.fspath(folder), *also))
         for one in self.folders:
-            _check_folder(one, self.folders[0])
+            check_folder(one, self.folders[0])
         self._limit = max(limit, 2 * HEADER_BYTES)
         self._rng = Random(f"power {seed}")
         self._graveyard = tempfile.mkdtemp(prefix=".power-", dir=os.path.dirname(self.folders[0]))
@@ -322,12 +322,13 @@ def _library() -> str:
     return spec.origin
 
 
-def _check_folder(path: str, first: str) -> None:
+def check_folder(path: str, first: str) -> None:
+    """UsageError for what is no folder on the same disk as the first."""
     if not os.path.isdir(path):
         raise UsageError(f"{path} is not a folder.")
     kind = IN_MEMORY.get(_kind_of(path))
     if kind is not None:
-        raise UsageError(f"{path} is on a {kind}, in memory: watch a folder on a disk.")
+        raise UsageError(f"{path} is on a {kind}, in memory: use a folder on a disk.")
     if os.stat(path).st_dev != os.stat(first).st_dev:
         raise UsageError(f"{path} and {first} are on different file systems: watch them apart.")
 

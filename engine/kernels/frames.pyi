@@ -38,7 +38,6 @@ class Frames:
     def send(self, route: bytes | None, head: bytes, body: bytes) -> int:
         """One frame, `head` and then `body`. 0, or the error number for which it was not sent."""
 
-
 class Poller:
     """What has something to read, of some `Frames` and some file descriptors.
 

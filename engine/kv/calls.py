@@ -199,7 +199,7 @@ def cas_revision(key: Text, expected: int, value: Text, lease: int = 0) -> Plan:
 
 def put_version(key: Text, value: Text, version: int) -> Plan:
     def meaning(answer: tuple[Any, ...], said: int) -> int:
-        if answer[0] == commands.COMPARE_FAILED and said > 1:
+        if answer[0] in (commands.COMPARE_FAILED, commands.NOT_FOUND) and said > 1:
             raise Maybe("The version has gone: by this put, or by another one.")
         return int(_well(answer, said)[1])
 

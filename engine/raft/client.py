@@ -77,10 +77,10 @@ class GroupCall(Call):
             for server in known.servers:
                 if server not in known.up:
                     self.say(server, self.request)  # which dials, and is not heard
-            there = [at for at, server in enumerate(known.servers) if server in known.up]
-            if not there:
+            if not known.up & set(known.servers):
                 return
-            known.asking = there[0]
+            while known.server not in known.up:
+                known.turn_to(0)  # on from where we are, so that nobody is left out
         self.say(known.server, self.request, harmless=self.repeatable)
 
     def take(self, now: Nanos, link: Link, message: Any) -> None:

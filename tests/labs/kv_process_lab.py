@@ -54,14 +54,8 @@ class Over(Exception):
 class KvGroup(RaftGroup):
     """Replicas of the store in place of those of the labs' log."""
 
-    def start(self, name: str, **how: Any) -> None:
-        initial = ",".join(f"{self.ids[n]}={self.cluster.address(n)}" for n in self.founders)
-        self._forget(name)
-        sockets = self.cluster.address(name).removeprefix("ipc://")
-        how.setdefault("program", self.program)
-        flags = ("--clients", f"ipc://{sockets}.c", "--admin", f"ipc://{sockets}.a", *self.flags)
-        home = ("--dir", str(self.home(name)), "--initial", initial)
-        self.cluster.start(name, "kv", "serve", *home, *flags, reaches=self.names, **how)
+    def __init__(self, folder: Path, members: int, **how: Any) -> None:
+        super().__init__(folder, members, verb="kv", **how)
 
 
 class Clerk:

@@ -1,4 +1,4 @@
-"""Groups of real replicas for tests: `engine raft serve`, each link through the fault proxy.
+"""Groups of real members for tests: `engine raft serve`, each link through the fault proxy.
 
     with RaftGroup(tmp_path, 3, seed=7) as group:
         leader = group.leader()
@@ -7,8 +7,8 @@
             group.start(leader)
         group.judge(load)
 
-Members are called `n0`, `n1`, …; their folders are on the disk that `folder` is on. Operators and
-clients reach them directly, and only what members say to each other passes the proxy.
+What a group is stands in `engine.faults.replicas`. Operators and clients reach members directly,
+and only what members say to each other passes the proxy.
 
 With snapshots a member's log does not go back to the beginning, so whoever wants to `judge` all of
 it has a `Witness` look on from there.
@@ -22,73 +22,38 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from support import patience
 from waiting import eventually
 
 from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown
-from engine.faults.cluster import Cluster
-from engine.faults.points import Control
-from engine.faults.power import Loss, Power
+from engine.faults.replicas import ASK_SECONDS, PROGRAM, Replicas
 from engine.raft import told
 from engine.raft.client import Group, Operator
 from engine.raft.requests import Status
 from engine.storage.entries import COMMAND
-from engine.storage.home import make
 
-ASK_SECONDS = 5.0
-PROGRAM = "engine_cmd.main"
+__all__ = ["PROGRAM", "Load", "RaftGroup", "Reader", "Witness"]
 
 
-class RaftGroup:
-    """`members` voters found the group; `more` folders are there for those who are to be added.
-
-    `flags` are for every `engine raft serve`. With `power` members are on disks that lose what was
-    not synced when they are killed with `power=True` (`powers`); with `points` they can be armed
-    while they run (`controls`); with `trace` all they do is noted in `traces`. Use as a context
-    manager.
-    """
+class RaftGroup(Replicas):
+    """`Replicas` of the labs' log, with patience for this machine, load, and judges. The founders
+    run when the block begins."""
 
     def __init__(
         self,
         folder: Path,
         members: int,
         *,
-        seed: int = 0,
-        more: int = 0,
-        flags: Sequence[str] = (),
-        factor: float = 1,
-        power: bool = False,
-        points: bool = False,
-        trace: bool = False,
         ask_seconds: float = ASK_SECONDS,
-        program: str = PROGRAM,
+        verb: str = "raft",
+        **how: Any,
     ) -> None:
-        self.program = program
-        self.ask_seconds = ask_seconds
-        """How long an operator waits for an answer: whoever dies of a question never gives one."""
-        self.folder, self.flags = folder, tuple(flags)
-        self.powers: dict[str, Power] = {}
-        self.controls: dict[str, Control] = {}
-        self.traces: dict[str, str] = {}
-        self.cluster = Cluster(folder, seed=seed, factor=factor)
-        self.proxy = self.cluster.proxy
-        self.names = [f"n{number}" for number in range(members + more)]
-        self.ids = {name: make(str(self.home(name))) for name in self.names}
-        self.founders = self.names[:members]
-        self._operators: dict[str, Operator] = {}
-        for number, name in enumerate(self.names):
-            self.cluster.address(name)
-            if power:
-                self.powers[name] = Power(self.home(name), seed * 1000 + number)
-            if points:
-                self.controls[name] = Control(str(folder / f"{name}.points"), create=True)
-            if trace:
-                self.traces[name] = str(folder / f"{name}.trace")
+        super().__init__(folder, members, verb=verb, ask_seconds=patience(ask_seconds), **how)
 
-    def __enter__(self) -> RaftGroup:
-        self.cluster.__enter__()
+    def __enter__(self) -> Self:
+        super().__enter__()
         try:
             for name in self.founders:
                 self.start(name)
@@ -97,102 +62,7 @@ class RaftGroup:
             raise
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._forget()
-        try:
-            self.cluster.__exit__(*error)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        self._forget()
-        self.cluster.close()
-        for power in self.powers.values():
-            power.close()
-        for control in self.controls.values():
-            control.close()
-        self.powers, self.controls = {}, {}
-
-    def _forget(self, *names: str) -> None:
-        for name in names or list(self._operators):
-            operator = self._operators.pop(name, None)
-            if operator is not None:
-                operator.close()
-
-    # --- processes -------------------------------------------------------------------------------
-
-    def home(self, name: str) -> Path:
-        return self.folder / name
-
-    def start(self, name: str, **how: Any) -> None:
-        """For the first time or again; `flags` are more of those, `how` is for `Cluster.start`."""
-        initial = ",".join(f"{self.ids[n]}={self.cluster.address(n)}" for n in self.founders)
-        self._forget(name)
-        sockets = self.cluster.address(name).removeprefix("ipc://")
-        how.setdefault("power", self.powers.get(name))
-        how.setdefault("program", self.program)
-        if name in self.controls:
-            how["kill_at"] = [*how.get("kill_at", ()), f"@{self.controls[name].path}"]
-        more = how.pop("flags", ())
-        if name in self.traces:
-            more = (*more, "--trace", self.traces[name])
-        self.cluster.start(
-            name,
-            "raft",
-            "serve",
-            "--dir",
-            str(self.home(name)),
-            "--initial",
-            initial if name in self.founders else "",
-            "--clients",
-            f"ipc://{sockets}.c",
-            "--admin",
-            f"ipc://{sockets}.a",
-            *self.flags,
-            *more,
-            reaches=self.names,
-            **how,
-        )
-
-    def kill(self, *names: str, power: bool = False) -> list[Loss]:
-        """SIGKILL, with `power` together with all that was not synced; what that was.
-
-        Those that have ended by themselves are dealt with in the same way.
-        """
-        for name in names:
-            self._forget(name)
-            self.cluster.node(name).process.kill()  # all at once
-        losses = [self.cluster.kill(name, power=power) for name in names]
-        return [loss for loss in losses if loss is not None]
-
-    def running(self) -> list[str]:
-        return [n for n in self.names if n in self.cluster._nodes and self.cluster.node(n).running]
-
     # --- what they say ---------------------------------------------------------------------------
-
-    def clients(self, name: str) -> str:
-        """The clients' endpoint of a member."""
-        return f"{self.cluster.address(name)}.c"
-
-    def operator(self, name: str) -> Operator:
-        """For this thread, and until the member is killed."""
-        if name not in self._operators:
-            address = f"{self.cluster.address(name)}.a"
-            self._operators[name] = Operator(address, timeout=patience(self.ask_seconds))
-        return self._operators[name]
-
-    def status(self, name: str) -> Status | None:
-        """None if it does not answer."""
-        try:
-            return self.operator(name).status()
-        except (ConnectionFailed, OutcomeUnknown):
-            self._forget(name)
-            return None
-
-    def statuses(self, names: Sequence[str] = ()) -> dict[str, Status]:
-        """Of those that run, or of these."""
-        found = {name: self.status(name) for name in names or self.running()}
-        return {name: status for name, status in found.items() if status is not None}
 
     def leader(self, among: Sequence[str] = (), *, seconds: float = 10) -> str:
         """Who leads the latest term among these, once somebody leads and others follow."""

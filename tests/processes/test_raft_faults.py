@@ -296,7 +296,7 @@ def test_rolling_restart(folder: Path) -> None:
     with RaftGroup(folder, 3) as group, loaded(group) as load:
         leader = group.leader()
         for name in sorted(group.names, key=lambda name: name == leader):
-            group._forget(name)
+            group.forget(name)
             process = group.cluster.node(name).process
             process.terminate()
             assert process.wait(patience(20)) == 0
