@@ -124,9 +124,18 @@ class Judge:
             if type(record) is Append:
                 self._kept(node, record, stays)
                 stays = min(stays, record.first)
-        for record in records:
+        for place, record in enumerate(records):
             if type(record) is Append:
                 self._placed(node, record)
+            elif type(record) is Base and self._drops(disk, records[:place], record):
+                node.last_written = record.last
+
+    def _drops(self, disk: Disk, before: list[Any], base: Base) -> bool:
+        """Whether the whole log goes with what this snapshot covers: it has another entry there."""
+        book = disk.durable.copy()
+        for record in (*(one for _, records in disk.pending[:-1] for one in records), *before):
+            book.take(record)
+        return book.base < base.last and book.term_at(base.last) != base.term
 
     def _kept(self, node: Node, record: Append, stays: int) -> None:
         """5: what is decided is not replaced, unless that is mended in the same group."""

@@ -23,7 +23,7 @@ from engine.sim.cluster import Process
 from engine.sim.timeline import MILLISECOND
 
 ROOT = Path(__file__).parents[2]
-KEPT = range(50)
+KEPT = (*range(50), 2_952_245_944)
 FRESH = dose(ci=45, full=20_000)
 HUNTS = dose(ci=1, full=9)
 CAUGHT_WITHIN = 300
