@@ -93,8 +93,9 @@ def test_every_seed_is_right() -> None:
         elif report.seen.get("quiet") and report.seen["led"] != 1:
             wrong.append(f"seed {seed}: is quiet, and elects {report.seen['led']} times")
     assert not wrong, f"{len(wrong)} of {len(seeds)}:\n" + "\n".join(wrong[:10])
+    # Half of it, and only of what is to be expected several times: few seeds are no sample.
     due = {what: least * len(seeds) / 1000 for what, least in REACHED.items()}
-    rare = {w: seen[w] for w, least in due.items() if least >= 1 and seen[w] < least}
+    rare = {w: seen[w] for w, least in due.items() if least >= 5 and seen[w] < least / 2}
     assert not rare, f"too rare to prove anything: {rare}"
 
 
