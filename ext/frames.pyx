@@ -164,7 +164,7 @@ cdef class Frames:
     cdef readonly object socket  # it must live as long
     cdef bint _routed
     cdef bint _touched  # since a poller looked: its descriptor may have been read meanwhile
-    cdef readonly bint quiet
+    cdef public bint quiet
     cdef public long malformed
 
     def __init__(self, socket, *, bint routed):

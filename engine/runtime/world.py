@@ -59,7 +59,7 @@ class SocketWorld:
         self._gone: list[Event] = []
         self._poller = Poller()
         self._ready: set[Frames | int] | None = None
-        """What is readable by the last `wait`; None: there was none, so look at all."""
+        """What is readable by a `wait` or `look` just now; None: there was none, or it is long ago."""
         for listener in listeners:
             self._watch(listener)
 
@@ -70,6 +70,8 @@ class SocketWorld:
     def drain(self, frames: int, size: int) -> list[Event]:
         """From those who dialed in, listener by listener, then from peers."""
         events, self._gone = self._gone, []
+        if self._ready is None:
+            self._ready = set(self._poller.poll(0))
         for listener in self.listeners:
             if listener.restless or self._may_have(listener):
                 events += listener.drain(frames, size)
@@ -84,7 +86,7 @@ class SocketWorld:
         return events
 
     def _may_have(self, end: Pollable) -> bool:
-        """Whether there may be something, for all that the last `wait` knows."""
+        """Whether there is something; if nobody has asked lately, there may be."""
         return self._ready is None or not self._ready.isdisjoint(end.pollables())
 
     def send(self, sends: Iterable[Send]) -> None:
@@ -121,13 +123,13 @@ class SocketWorld:
             timeout = min(timeout, max(0, -(-(min(times) - now) // 1_000_000)))
         ready = self._poller.poll(timeout)
         # Looking into a socket that has nothing costs more than taking a message from one that has.
-        self._ready = set(ready)
+        self._ready = set(ready) if ready else None
         self._let_go(now)
 
     def look(self) -> bool:
         """Whether something has arrived; for whoever waits elsewhere, by `descriptors`."""
         ready = self._poller.poll(0)
-        self._ready = set(ready)
+        self._ready = set(ready) if ready else None
         return bool(ready)
 
     def descriptors(self) -> set[int]:

@@ -111,6 +111,7 @@ class MonitoredSocket:
     def news(self) -> list[int]:
         """Monitor events since the last call."""
         if self._news.quiet:
+            self._news.quiet = False  # as of now; whoever asks again has to look
             return []
         _, events = self._news.receive(NEWS_MAX, 1 << 20)
         return [struct.unpack_from("=H", event)[0] for event, _ in events]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import Any
 
 import pytest
+import zmq
 from support import patience
 from waiting import eventually
 
@@ -264,6 +266,28 @@ def test_who_is_not_spoken_to_is_let_go(scene: Scene, monkeypatch: pytest.Monkey
     client.send([Send(peer(address_of(idle)), Scanned(5))])
     scene.until(lambda: Scanned(5) in scene.said(idle))
     client.wait(client.now())
+
+
+@pytest.mark.parametrize("asked", ["wait", "look"])
+def test_news_are_heard_however_long_ago_it_looked(scene: Scene, asked: str) -> None:
+    """Whoever was idle while a server was started again hears of that before it says anything: to
+    the new one its words would be another's."""
+    server, client = scene.server(), scene.world()
+    address = address_of(server)
+    scene.meet(client, address)
+    (news,) = [one for one in client._peers[address].pollables() if one.socket.type == zmq.PAIR]
+
+    def nothing_is_new() -> bool:
+        client.wait(client.now()) if asked == "wait" else client.look()
+        return client._ready is None
+
+    scene.until(nothing_is_new)  # and its last question is what it goes by
+    scene.close(server)
+    before = news.socket.getsockopt(zmq.FD)
+    eventually(lambda: select.select([before], [], [], 0)[0], what="the news to be there")
+    scene.events[client].clear()
+    scene.events[client] += client.drain(*LIMITS)
+    assert scene.links(client) == [(address, False)]
 
 
 # --- waiting -------------------------------------------------------------------------------------
