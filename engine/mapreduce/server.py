@@ -242,7 +242,8 @@ class LocalWorld:
         strangers = [link for link in self.listener.links if link.node >= ASSIGNED_NODE_FIRST]
         for link in strangers:
             self.listener.send(link, messages.Stop("over"))
-        self.listener.close(STOP_LINGER_MS if strangers else 0)
+        # What the scheduler said last may be on its way, also to those who were silent for a moment.
+        self.listener.close(STOP_LINGER_MS)
         self.journal.close()
         self.pages.close()
         os.close(self._wake_read)
