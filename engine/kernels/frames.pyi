@@ -16,8 +16,8 @@ class Frames:
 
     socket: Any
     quiet: bool
-    """Nothing was there when a `Poller` looked last, and nothing was done with it since. Whoever goes
-    by that, at once, takes it back: it does not stay so."""
+    """Nothing was there when a `Poller` looked last, and nothing was done with it since. Whoever
+    goes by that, at once, takes it back: it does not stay so."""
     malformed: int
     """Messages of other than one frame, which were dropped; whoever counts them sets it to 0."""
 

@@ -242,7 +242,7 @@ class LocalWorld:
         strangers = [link for link in self.listener.links if link.node >= ASSIGNED_NODE_FIRST]
         for link in strangers:
             self.listener.send(link, messages.Stop("over"))
-        # What the scheduler said last may be on its way, also to those who were silent for a moment.
+        # What the scheduler said last may be on its way, also to who was silent for a moment.
         self.listener.close(STOP_LINGER_MS)
         self.journal.close()
         self.pages.close()

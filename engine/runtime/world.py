@@ -59,7 +59,7 @@ class SocketWorld:
         self._gone: list[Event] = []
         self._poller = Poller()
         self._ready: set[Frames | int] | None = None
-        """What is readable by a `wait` or `look` just now; None: there was none, or it is long ago."""
+        """What is readable by a `wait` or `look` just now; None: it is not known."""
         for listener in listeners:
             self._watch(listener)
 
