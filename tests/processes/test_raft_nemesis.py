@@ -25,8 +25,8 @@ from engine.verify.trace import judge
 pytestmark = pytest.mark.processes
 
 MEMBERS = 5
-SECONDS = dose(16.0, 1800.0)
-LONGEST = dose(0.8, 1.2)
+SECONDS = dose(6.0, 1800.0)
+LONGEST = dose(0.5, 1.2)
 KINDS_LEAST = 10
 
 

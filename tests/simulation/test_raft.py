@@ -25,7 +25,7 @@ from engine.sim.timeline import MILLISECOND
 
 ROOT = Path(__file__).parents[2]
 KEPT = (*range(50), 2_952_245_944)
-FRESH = dose(ci=45, full=20_000)
+FRESH = dose(ci=35, full=20_000)
 HUNTS = dose(ci=1, full=9)
 CAUGHT_WITHIN = 600
 """Seeds that a planted bug may survive."""
