@@ -31,6 +31,10 @@ LOOK_AGAIN: Nanos = SECOND // 50
 """Before the next is asked, when nobody knows of a leader."""
 
 
+ORDERS = (Start, Reconfigure, HandOver)
+"""What operators ask for that changes something, so that without an answer it may be done."""
+
+
 class Known:
     """What a client has learned from one call to the next: who leads, and who is who."""
 
@@ -162,11 +166,11 @@ class AskCall(Call):
     def __init__(self, address: str, up: set[str], ask: Any, patience: Nanos | None) -> None:
         super().__init__(patience, up)
         self.address, self.request = address, ask
-        self.once = type(ask) is Start
+        self.once, self.harmless = type(ask) is Start, type(ask) not in ORDERS
 
     def ask(self, now: Nanos) -> None:
         if not (self.once and self.handed_over):
-            self.say(self.address, self.request, harmless=not self.once)
+            self.say(self.address, self.request, harmless=self.harmless)
 
     def take(self, now: Nanos, link: Link, message: Any) -> None:
         if getattr(message, "number", None) == self.request.number:

@@ -75,11 +75,17 @@ class Snapshots:
         return f"{self._prefix}{last:016x}-{term:016x}"
 
     def find(self) -> list[Snapshot]:
-        """Those whose header verifies, newest first. OSError, RefusedError for another version."""
+        """Those whose header verifies, newest first. OSError, RefusedError for another version.
+
+        Another thread may remove old ones meanwhile (`keep`).
+        """
         found = []
         for name in self.directory.names():
             if name.startswith(self._prefix) and "." not in name:
-                file = self.directory.open(name)
+                try:
+                    file = self.directory.open(name)
+                except FileNotFoundError:
+                    continue
                 try:
                     header = read_header(file, name, self.group)
                     if header is not None and self.name(header.last, header.term) == name:
@@ -110,8 +116,11 @@ class Snapshots:
             file.close()
 
     def read(self, snapshot: Snapshot, offset: int, size: int) -> bytes:
-        """Bytes of the file, to be sent; fewer only at its end. OSError."""
-        file = self.directory.open(snapshot.name)
+        """Bytes of the file, to be sent; fewer only at its end, none if it is gone. OSError."""
+        try:
+            file = self.directory.open(snapshot.name)
+        except FileNotFoundError:
+            return b""
         try:
             return file.read(offset, size)
         finally:

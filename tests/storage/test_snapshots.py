@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,43 @@ def test_the_newest_that_verify_are_kept() -> None:
     folder.files[several[3].name].data[-1] ^= 1
     Snapshots(folder, 1).keep(1)
     assert len(again.find()) == 2, "as long as none verifies, nothing is thrown away"
+
+
+def test_old_ones_may_go_while_others_look(tmp_path: Path) -> None:
+    """The thread that keeps them removes what the loop has just seen the name of."""
+    folder = Folder(str(tmp_path))
+    snapshots, taker = Snapshots(folder, 1), Snapshots(folder, 1)
+    newest, looks = write(taker, 1).last, 0
+
+    def take() -> None:
+        for last in range(2, 2 + dose(60, 1000)):
+            write(taker, last)
+            taker.keep(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(take)
+        while not taking.done():
+            found = snapshots.find()
+            assert not found or found[0].last >= newest
+            newest = found[0].last if found else newest
+            for one in found:
+                data = snapshots.read(one, 0, one.size)
+                assert len(data) in (0, one.size)
+            looks += 1
+        taking.result()
+    assert looks > 20
+
+
+def test_one_that_is_gone_is_not_found_nor_read() -> None:
+    """What a look at the names told is not so any more when the file is opened."""
+    folder = Memory()
+    snapshots = Snapshots(folder, 1)
+    one, other = write(snapshots, 1), write(snapshots, 2)
+    names = folder.names
+    folder.names = lambda: sorted({*names(), one.name})  # type: ignore[method-assign]
+    folder.remove(one.name)
+    assert snapshots.find() == [other]
+    assert snapshots.read(one, 0, one.size) == b""
 
 
 # --- accidents -----------------------------------------------------------------------------------
