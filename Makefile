@@ -26,12 +26,11 @@ wordcount: $(VENV)/.ready  ## fetch the books and count their words on every cor
 	@$(PY) -m engine_cmd.main data fetch --to $(TEXTS) $(if $(MIRROR),--mirror $(MIRROR))
 	@$(PY) -m engine_cmd.main mr run wordcount $(TEXTS) --out $(OUT) --workers $(WORKERS) --top 10 $(if $(RESUME),--resume,--force)
 
-# What only needs a core is played on all of them; what starts processes, and so needs some itself,
-# two at a time if they mostly wait, or alone. A part may be empty (5) when PYTEST_ARGS chooses tests.
+# What only needs a core is played on all of them; what starts processes mostly waits, and is played
+# two at a time. A part may be empty (5) when PYTEST_ARGS chooses tests.
 define all_tests
 	$(1) $(PY) -m pytest -m pure -n $(WORKERS) --dist loadscope $(PYTEST_ARGS) || test $$? -eq 5
-	$(1) $(PY) -m pytest -m calm -n 2 --dist loadscope $(PYTEST_ARGS) || test $$? -eq 5
-	$(1) $(PY) -m pytest -m 'not pure and not calm' $(PYTEST_ARGS) || test $$? -eq 5
+	$(1) $(PY) -m pytest -m 'not pure' -n 2 --dist loadscope $(PYTEST_ARGS) || test $$? -eq 5
 endef
 
 test: $(VENV)/.ready  ## all tests that fit in 15 minutes on two cores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -48,6 +48,13 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def keys(text: str) -> str:
+    """`--keys`: a folder of keys, or one of several in it."""
+    if not os.path.isdir(text) and not os.path.isfile(f"{text}.secret"):
+        raise ArgumentTypeError(f"{text!r} is no folder of keys: `engine keys new` makes one")
+    return text
+
+
 def serve_flags(parser: ArgumentParser) -> None:
     """What every server takes."""
     parser.add_argument(
@@ -80,7 +87,10 @@ def cluster_flag(parser: ArgumentParser, cluster: str) -> None:
 
 
 def connection_flags(parser: ArgumentParser, made: str) -> None:
-    parser.add_argument("--token", metavar="FILE", help=f"the token file, for tcp{made}")
+    keys_flag(parser, "token")  # whichever of both is given
+    parser.add_argument(
+        "--token", metavar="FILE", default=SUPPRESS, help=f"the token file, for tcp{made}"
+    )
     parser.add_argument(
         "--via",
         metavar="ADDRESS=WAY",
@@ -88,6 +98,17 @@ def connection_flags(parser: ArgumentParser, made: str) -> None:
         action="append",
         default=[],
         help="reach ADDRESS over WAY: a proxy or a tunnel; repeatable",
+    )
+
+
+def keys_flag(parser: ArgumentParser, dest: str) -> None:
+    parser.add_argument(
+        "--keys",
+        metavar="DIR",
+        type=keys,
+        dest=dest,
+        default=os.environ.get("ENGINE_KEYS") or None,
+        help="our keys, for tcp beyond this machine (`engine keys`; default: $ENGINE_KEYS)",
     )
 
 

@@ -19,6 +19,7 @@ from engine_cmd.kv_cluster import (
     up,
 )
 from engine_cmd.kv_flags import asked, kv_parser, said
+from engine_cmd.kv_page import metrics, page
 
 if TYPE_CHECKING:
     from engine.kv.calls import Found
@@ -333,6 +334,8 @@ KV = Family(
         "down": down,
         "serve": serve,
         "status": status,
+        "page": page,
+        "metrics": metrics,
         "member": member,
         "snapshot": snapshot,
         "restore": restore,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConnectionFailed, EngineError, UsageError
+from engine_cmd import kv_redis
 from engine_cmd.flags import client_flags, connection_flags, named, natural, shown
 from engine_cmd.kv_flags import asked, kv_parser, said
 from engine_cmd.replicas import plan_of, replica_flags
@@ -32,8 +34,11 @@ def up(argv: list[str]) -> int:
     from engine.kv.up import Keeper, keep
 
     more = ["--snapshot-bytes", str(flags.snapshot_bytes), "--timing", flags.timing]
-    with Keeper(flags.dir, flags.replicas, more, restart=not flags.no_restart) as keeper:
-        keep(keeper, lambda keeper: _told(flags, keeper))
+    with ExitStack() as held:
+        port_of = kv_redis.ports(flags, held)
+        restart = not flags.no_restart
+        made = Keeper(flags.dir, flags.replicas, more, restart=restart, port_of=port_of)
+        keep(held.enter_context(made), lambda keeper: _told(flags, keeper))
     return 0
 
 
@@ -49,6 +54,7 @@ def _up_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--timing", choices=("lan", "labs"), default="lan", help="patience (default: lan)"
     )
+    kv_redis.up_flag(parser)
 
 
 def _store_flags(parser: ArgumentParser) -> None:
@@ -63,11 +69,15 @@ def _store_flags(parser: ArgumentParser) -> None:
 
 def _told(flags: Namespace, keeper: Keeper) -> None:
     seats = [{"id": s.id, "pid": keeper.pid(s), "client": s.client} for s in keeper.seats]
+    for seat in seats:
+        if seat["id"] in keeper.ports:
+            seat["redis"] = f"127.0.0.1:{keeper.ports[seat['id']]}"
     if flags.json:
         shown({"dir": os.path.abspath(flags.dir), "replicas": seats})
         return
     for seat in seats:
-        print(f"replica {seat['id']} (pid {seat['pid']}) at {seat['client']}")
+        redis = f", Redis clients at {seat['redis']}" if "redis" in seat else ""
+        print(f"replica {seat['id']} (pid {seat['pid']}) at {seat['client']}{redis}")
     print(f"engine kv status --cluster {flags.dir}", flush=True)
 
 
@@ -140,7 +150,9 @@ def serve(argv: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object when it serves")
     connection_flags(parser, "; made if it is not there")
+    kv_redis.serve_flags(parser)
     flags = parser.parse_args(argv)
+    gate = kv_redis.gate(flags)
     if flags.parent:
         _end_with(flags.parent)
     from engine.kv.server import serve as serve_replica
@@ -148,7 +160,7 @@ def serve(argv: list[str]) -> int:
 
     reserve = min(1 << 20, flags.segment_bytes // 4)
     limits = Limits(0, flags.snapshot_bytes, reserve)
-    serve_replica(plan_of(flags, limits, cache_bytes=CACHE_BYTES))
+    serve_replica(plan_of(flags, limits, cache_bytes=CACHE_BYTES), gate)
     return 0
 
 
@@ -208,6 +220,9 @@ def _plain(seat: Seat, status: Any) -> dict[str, Any]:
         "digest": status.digest,
         "snapshot": status.snapshot,
         "disk_bytes": status.disk_bytes,
+        "redis": kv_redis.told(dict(status.counters)),
+        "log_bytes": status.log_bytes,
+        "figures": dict(status.figures),
         "counters": dict(status.counters),
     }
 

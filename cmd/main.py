@@ -28,6 +28,7 @@ VERBS = {
     "pb": "a store on a primary and a backup: serve, get, put, append",
     "raft": "a replicated log: init, serve, submit, look, status, metrics, members, lead",
     "kv": "a replicated store: up, down, get, put, delete, cas, range, watch, lease, status, …",
+    "keys": "who may speak to servers beyond this machine: new, allow, revoke, list",
     "sim": "run a service in the simulator: engine sim mapreduce --seed 7",
     "chaos": "kill, cut and fill the replicas of a store, and judge it: engine chaos --dir DIR",
     "verify": "judge a history, or traces: engine verify HISTORY --model register",

@@ -10,7 +10,7 @@ import sys
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Any
 
-from engine_cmd.flags import Family, Parser, shown
+from engine_cmd.flags import Family, Parser, keys_flag, shown
 
 if TYPE_CHECKING:
     from engine.mapreduce.client import Request, Summary
@@ -58,8 +58,13 @@ def coordinator(argv: list[str]) -> int:
     _job_arguments(parser)
     _pace_arguments(parser)
     parser.add_argument(
-        "--listen", required=True, metavar="ENDPOINT", help="ipc:///PATH or tcp://127.0.0.1:*"
+        "--listen",
+        required=True,
+        metavar="ENDPOINT",
+        help="ipc:///PATH or tcp://127.0.0.1:*; any other tcp with --keys",
     )
+    parser.add_argument("--advertise", default="", metavar="ENDPOINT", help="what workers are told")
+    keys_flag(parser, "keys")
     parser.add_argument(
         "--workers", type=_count, default=0, metavar="N", help="own workers besides (default: 0)"
     )
@@ -73,7 +78,10 @@ def worker(argv: list[str]) -> int:
     """work for a coordinator until its job is over"""
     parser = _parser("worker", "Join a coordinator and work until its job is over.")
     parser.add_argument("--join", required=True, metavar="ENDPOINT", help="what it printed")
-    parser.add_argument("--token", metavar="FILE", help="the coordinator's token file (tcp only)")
+    keys_flag(parser, "token")
+    parser.add_argument(
+        "--token", metavar="FILE", default=SUPPRESS, help="the coordinator's token file (tcp only)"
+    )
     parser.add_argument("--json", action="store_true", help="errors as one JSON object")
     flags = parser.parse_args(argv)
     from engine.mapreduce.worker import join
@@ -202,6 +210,8 @@ def _request(
         options=options,
         isa=flags.isa,
         listen=listen,
+        advertise=getattr(flags, "advertise", ""),
+        keys=getattr(flags, "keys", None) if listen else None,
         progress=sys.stderr.isatty(),
     )
 

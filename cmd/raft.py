@@ -169,7 +169,7 @@ def metrics(argv: list[str]) -> int:
         help="serve them at /metrics instead, until it is ended",
     )
     flags = parser.parse_args(argv)
-    from engine.raft.metrics import serve_text, text_of
+    from engine.raft.metrics import text_of
 
     addresses = _endpoints(flags, "admin")
 
@@ -177,6 +177,8 @@ def metrics(argv: list[str]) -> int:
         return text_of(addresses, statuses(flags, addresses))
 
     if flags.listen:
+        from engine.web.server import serve_text
+
         serve_text(flags.listen, text, as_json=flags.json)
     else:
         print(text(), end="")

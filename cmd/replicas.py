@@ -30,6 +30,13 @@ def replica_flags(parser: ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", metavar="ENDPOINT", default="", help=f"for {who} (default: DIR/{where})"
         )
+    for name, who in (("", "peers"), ("clients", "clients"), ("admin", "operators")):
+        parser.add_argument(
+            f"--advertise-{name}".removesuffix("-"),
+            metavar="ENDPOINT",
+            default="",
+            help=f"what {who} are told, if it is not where this member listens for them",
+        )
     parser.add_argument(
         "--timing", choices=("lan", "labs"), default="lan", help="patience (default: lan)"
     )
@@ -61,6 +68,7 @@ def plan_of(
     return Plan(
         flags.dir,
         *endpoints,
+        advertised=(flags.advertise, flags.advertise_clients, flags.advertise_admin),
         initial=parse_initial(flags.initial.split(",") if flags.initial else ()),
         timing={"lan": LAN, "labs": LABS}[flags.timing],
         limits=limits,

@@ -7,109 +7,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
-cdef extern from *:
-    """
-    #include <dlfcn.h>
-    #include <errno.h>
-    #include <poll.h>
-    #include <stddef.h>
-    #include <time.h>
-
-    enum { FRAMES_DONTWAIT = 1, FRAMES_SNDMORE = 2, FRAMES_FD = 14, FRAMES_EVENTS = 15 };
-
-    /* As zmq.h has it, which the wheels of pyzmq do not: 64 bytes. */
-    typedef union { unsigned char bytes[64]; void *aligned; } frames_message;
-
-    static struct {
-        int (*init)(frames_message *);
-        int (*init_size)(frames_message *, size_t);
-        int (*receive)(frames_message *, void *, int);
-        int (*send)(frames_message *, void *, int);
-        int (*close)(frames_message *);
-        void *(*data)(frames_message *);
-        size_t (*size)(const frames_message *);
-        int (*more)(const frames_message *);
-        int (*get)(void *, int, void *, size_t *);
-        int (*error)(void);
-        const char *(*why)(int);
-    } frames_zmq;
-
-    /* `path` is a library that is loaded already: what it depends on is searched as well. */
-    static const char *frames_find(const char *path)
-    {
-        void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
-        if (!library) return "it is not loaded";
-        #define FRAMES_FIND(field, name) \\
-            if (!(*(void **)&frames_zmq.field = dlsym(library, name))) return "it has no " name;
-        FRAMES_FIND(init, "zmq_msg_init")
-        FRAMES_FIND(init_size, "zmq_msg_init_size")
-        FRAMES_FIND(receive, "zmq_msg_recv")
-        FRAMES_FIND(send, "zmq_msg_send")
-        FRAMES_FIND(close, "zmq_msg_close")
-        FRAMES_FIND(data, "zmq_msg_data")
-        FRAMES_FIND(size, "zmq_msg_size")
-        FRAMES_FIND(more, "zmq_msg_more")
-        FRAMES_FIND(get, "zmq_getsockopt")
-        FRAMES_FIND(error, "zmq_errno")
-        FRAMES_FIND(why, "zmq_strerror")
-        #undef FRAMES_FIND
-        return 0;
-    }
-
-    static int frames_init(frames_message *m) { return frames_zmq.init(m); }
-    static int frames_make(frames_message *m, size_t n) { return frames_zmq.init_size(m, n); }
-    static void *frames_data(frames_message *m) { return frames_zmq.data(m); }
-    static size_t frames_size(frames_message *m) { return frames_zmq.size(m); }
-    static int frames_more(frames_message *m) { return frames_zmq.more(m); }
-    static void frames_close(frames_message *m) { frames_zmq.close(m); }
-    static const char *frames_why(int error) { return frames_zmq.why(error); }
-
-    /* An option that is an int; below 0 it is an error number. */
-    static int frames_get(void *socket, int option)
-    {
-        int value = 0;
-        size_t size = sizeof value;
-        while (frames_zmq.get(socket, option, &value, &size) < 0) {
-            int error = frames_zmq.error();
-            if (error != EINTR) return -error;
-        }
-        return value;
-    }
-    static int frames_fd(void *socket) { return frames_get(socket, FRAMES_FD); }
-    static int frames_events(void *socket) { return frames_get(socket, FRAMES_EVENTS); }
-
-    static int frames_poll(struct pollfd *of, int many, int milliseconds)
-    {
-        int found = poll(of, (nfds_t)many, milliseconds);
-        return found < 0 ? -errno : found;
-    }
-
-    static long long frames_now(void)
-    {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-    }
-
-    /* Neither waits; the result is 0 or an error number. */
-    static int frames_receive(frames_message *m, void *socket)
-    {
-        while (frames_zmq.receive(m, socket, FRAMES_DONTWAIT) < 0) {
-            int error = frames_zmq.error();
-            if (error != EINTR) return error;
-        }
-        return 0;
-    }
-
-    static int frames_send(frames_message *m, void *socket, int more)
-    {
-        while (frames_zmq.send(m, socket, FRAMES_DONTWAIT | (more ? FRAMES_SNDMORE : 0)) < 0) {
-            int error = frames_zmq.error();
-            if (error != EINTR) return error;
-        }
-        return 0;
-    }
-    """
+cdef extern from "frames.h":
     ctypedef struct frames_message:
         pass
     const char *frames_find(const char *path)
@@ -120,6 +18,7 @@ cdef extern from *:
     int frames_more(frames_message *m)
     void frames_close(frames_message *m)
     const char *frames_why(int error)
+    const char *frames_of(frames_message *m, const char *what)
     int frames_receive(frames_message *m, void *socket)
     int frames_send(frames_message *m, void *socket, int more)
     int frames_fd(void *socket)
@@ -162,16 +61,17 @@ cdef bytes _bytes(frames_message *m):
 cdef class Frames:
     cdef void *_its
     cdef readonly object socket  # it must live as long
-    cdef bint _routed
+    cdef bint _routed, _named
     cdef bint _touched  # since a poller looked: its descriptor may have been read meanwhile
     cdef public bint quiet
     cdef public long malformed
 
-    def __init__(self, socket, *, bint routed):
+    def __init__(self, socket, *, bint routed, bint named=False):
         _find()
         self.socket = socket
         self._its = <void *> <uintptr_t> socket.underlying
         self._routed = routed
+        self._named = named
         self._touched = True
 
     cdef int _open(self) except -1:
@@ -261,6 +161,11 @@ cdef class Frames:
                         requests.append((who[1], body))
                         continue
             body = _bytes(&part)
+            if self._named:
+                user, way = frames_of(&part, b"User-Id"), frames_of(&part, b"__fd")
+                others.append((route, body, user, way))
+                frames_close(&part)
+                continue
             frames_close(&part)
             others.append((route, body) if self._routed else body)
         return requests, others
@@ -286,6 +191,53 @@ cdef class Frames:
         if error:
             frames_close(&part)
         return error
+
+    def answer(self, int kind, unsigned long long cluster, dict ways not None, list told not None):
+        cdef list lost = []
+        cdef frames_message part
+        cdef PyObject *found
+        cdef bytes route, body
+        cdef unsigned long long number
+        cdef Py_ssize_t size
+        cdef uint8_t *out
+        cdef int error
+        self._touch()
+        for link, body in told:
+            found = PyDict_GetItem(ways, link)
+            if not found:
+                lost.append((0, 0))
+                continue
+            route, number = <object> found
+            size = PyBytes_GET_SIZE(body)
+            if frames_make(&part, PyBytes_GET_SIZE(route)):
+                raise MemoryError
+            memcpy(frames_data(&part), PyBytes_AS_STRING(route), PyBytes_GET_SIZE(route))
+            error = frames_send(&part, self._its, 1)
+            if not error:
+                if frames_make(&part, HEADER + size):
+                    raise MemoryError
+                out = frames_data(&part)
+                _head(out, kind, cluster, number, size)
+                memcpy(out + HEADER, PyBytes_AS_STRING(body), size)
+                error = frames_send(&part, self._its, 0)
+            if error:
+                frames_close(&part)
+                lost.append((number, error))
+        return lost
+
+
+cdef void _head(
+    uint8_t *at, int kind, unsigned long long cluster, unsigned long long number, Py_ssize_t size
+) noexcept:
+    """Of an envelope."""
+    cdef int n
+    memcpy(at, b"ENGW", 4)
+    at[4], at[5], at[6], at[7] = 1, <uint8_t> kind, 0, 0
+    for n in range(8):
+        at[8 + n] = <uint8_t> (cluster >> (8 * n))
+        at[16 + n] = <uint8_t> (number >> (8 * n))
+    for n in range(4):
+        at[24 + n] = <uint8_t> (size >> (8 * n))
 
 
 cdef bint _same(bytes one, bytes other):
@@ -336,31 +288,55 @@ cdef class Poller:
     def descriptors(self):
         return [self._fds[at].fd for at in range(len(self._sources))]
 
-    def poll(self, long milliseconds):
+    def poll(self, long milliseconds, without=()):
         cdef list ready = []
         cdef int many = <int> len(self._sources), found, left
         cdef long long until = frames_now() + milliseconds
-        while True:
-            self._look_at_touched(ready)
-            left = 0 if ready else <int> max(0, until - frames_now())
-            with nogil:
-                found = frames_poll(self._fds, many, left)
-            if found == -EINTR:
-                PyErr_CheckSignals()
-                return ready
-            if found < 0:
-                raise OSError(-found, "poll")
-            if found:
-                self._look_at_readable(ready)
-            if ready or not left:
-                return ready
+        self._leave_out(without)
+        try:
+            while True:
+                self._look_at_touched(ready)
+                left = 0 if ready else <int> max(0, until - frames_now())
+                with nogil:
+                    found = frames_poll(self._fds, many, left)
+                if found == -EINTR:
+                    PyErr_CheckSignals()
+                    return ready
+                if found < 0:
+                    raise OSError(-found, "poll")
+                if found:
+                    self._look_at_readable(ready)
+                if ready or not left:
+                    return ready
+        finally:
+            if without:
+                self._take_in()
+
+    cdef int _leave_out(self, without) except -1:
+        """`poll` ignores what is negative."""
+        cdef Py_ssize_t at
+        for source in without:
+            at = self._sources.index(source)
+            self._fds[at].fd = -1 - self._fds[at].fd
+        return 0
+
+    cdef int _take_in(self) except -1:
+        cdef Py_ssize_t at
+        for at in range(len(self._sources)):
+            if self._fds[at].fd < 0:
+                self._fds[at].fd = -1 - self._fds[at].fd
+        return 0
 
     cdef int _look_at_touched(self, list ready) except -1:
+        cdef Py_ssize_t at
         cdef Frames frames
-        for source in self._sources:
-            if isinstance(source, Frames):
+        for at in range(len(self._sources)):
+            source = self._sources[at]
+            if self._fds[at].fd >= 0 and isinstance(source, Frames):
                 frames = <Frames> source
-                if frames._touched and frames._readable():
+                if not frames._touched:
+                    frames.quiet = True  # unless its descriptor is about to say otherwise
+                elif frames._readable():
                     ready.append(source)
         return 0
 
@@ -368,7 +344,7 @@ cdef class Poller:
         """A descriptor of ZeroMQ says that something has happened, which may not be a message."""
         cdef Py_ssize_t at
         for at in range(len(self._sources)):
-            if not self._fds[at].revents:
+            if self._fds[at].fd < 0 or not self._fds[at].revents:
                 continue
             source = self._sources[at]
             if not isinstance(source, Frames):

@@ -19,16 +19,19 @@ cdef enum:
     PUT = 2
     PUT_EVENT = 1
     ANSWER = 32   # bytes that a packed answer has at most
-
-cdef uint64_t INTEGER_MAX = (<uint64_t> 1 << 63) - 1
-
+    REQUESTS_MOST = 1024
 
 cdef struct Request:
-    uint64_t number, sequence
+    uint64_t sequence
     const uint8_t *session
     const uint8_t *key
     const uint8_t *value
     size_t key_size, value_size
+
+
+cdef uint64_t INTEGER_MAX = (<uint64_t> 1 << 63) - 1
+cdef Request _requests[REQUESTS_MOST]   # of one frame
+cdef uint8_t _answers[REQUESTS_MOST * ANSWER + ANSWER]
 
 
 cdef inline uint64_t _little(const uint8_t *at) noexcept:
@@ -91,15 +94,31 @@ cdef const uint8_t *_byte(const uint8_t *at, const uint8_t *end, uint8_t byte) n
     return at + 1 if at != NULL and at < end and at[0] == byte else NULL
 
 
-cdef bint _parse(const uint8_t *at, const uint8_t *end, Request *found) noexcept:
-    """[number, [session, sequence, PUT, key, value, 0]] and nothing behind it."""
+cdef const uint8_t *_head(
+    const uint8_t *at, const uint8_t *end, int *many, uint64_t *number
+) noexcept:
+    """[number, request, …]: how many requests."""
+    if at == NULL or at >= end:
+        return NULL
+    if 0x92 <= at[0] <= 0x9F:
+        many[0] = (at[0] & 15) - 1
+        at += 1
+    elif at[0] == 0xDC and end - at >= 3:
+        many[0] = <int> _big(at + 1, 2) - 1
+        at += 3
+    else:
+        return NULL
+    return _integer(at, end, number) if 0 < many[0] <= REQUESTS_MOST else NULL
+
+
+cdef const uint8_t *_parse(const uint8_t *at, const uint8_t *end, Request *found) noexcept:
+    """[session, sequence, PUT, key, value, 0]"""
     cdef size_t session = 0
-    at = _integer(_byte(at, end, 0x92), end, &found.number)
     at = _binary(_byte(at, end, 0x96), end, &found.session, &session)
     at = _byte(_integer(at, end, &found.sequence), end, PUT)
     at = _binary(at, end, &found.key, &found.key_size)
     at = _binary(at, end, &found.value, &found.value_size)
-    return _byte(at, end, 0) == end and session == SESSION
+    return _byte(at, end, 0) if session == SESSION else NULL
 
 
 cdef int _pack(uint8_t *at, uint64_t value) noexcept:
@@ -142,14 +161,30 @@ cdef bytes _row(uint64_t sequence, uint64_t used, const uint8_t *answer, int siz
     return row
 
 
-cdef bytes _framed(uint64_t number, const uint8_t *answer, int size):
-    """[number, answer]."""
-    cdef uint8_t frame[ANSWER]
-    cdef int head = 1
-    frame[0] = 0x92
-    head += _pack(frame + 1, number)
-    memcpy(frame + head, answer, size)
-    return PyBytes_FromStringAndSize(<char *> frame, head + size)
+cdef int _frame_head(uint8_t *at, int many, uint64_t number) noexcept:
+    """Of [number, answer, …]: its size."""
+    cdef int size = 1
+    if many < 15:
+        at[0] = <uint8_t> (0x91 + many)
+    else:
+        at[0], at[1], at[2] = 0xDC, <uint8_t> ((many + 1) >> 8), <uint8_t> (many + 1)
+        size = 3
+    return size + _pack(at + size, number)
+
+
+cdef int _found(bytes frame, size_t key_max, size_t value_max, uint64_t *number) noexcept:
+    """How many requests a frame has, if all of them are plain puts; 0 otherwise."""
+    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(frame)
+    cdef const uint8_t *end = at + PyBytes_GET_SIZE(frame)
+    cdef int many = 0, n
+    at = _head(at, end, &many, number)
+    if at == NULL:
+        return 0
+    for n in range(many):
+        at = _parse(at, end, &_requests[n])
+        if at == NULL or _requests[n].key_size > key_max or _requests[n].value_size > value_max:
+            return 0
+    return many if at == end else 0
 
 
 def puts(
@@ -167,58 +202,94 @@ def puts(
     uint64_t horizon,
     int64_t room,
 ):
-    cdef Request request
+    cdef Request *request
     cdef PyObject *found
     cdef bytes frame, session, key, record, row, old, kept
+    cdef list sessions = [], keys = []
     cdef const uint8_t *at
     cdef uint8_t packed[ANSWER]
-    cdef uint64_t create, version, used
-    cdef int64_t growth, grown = 0, told = 0, sessions = 0
-    cdef int size
-    cdef size_t key_max = limits[0], value_max = limits[1], frame_max = limits[2]
-    cdef Py_ssize_t position
+    cdef uint64_t create, version, used, number = 0
+    cdef int64_t growth, grown = 0, told = 0, rows_grown = 0, more
+    cdef int size, many, n, length
+    cdef size_t key_max = limits[0], value_max = limits[1]
+    cdef Py_ssize_t position, frame_max = limits[2]
     for position in range(first, len(frames)):
         frame = frames[position]
-        at = <const uint8_t *> PyBytes_AS_STRING(frame)
-        size = <int> PyBytes_GET_SIZE(frame)
-        if not _parse(at, at + size, &request) or <size_t> size > frame_max \
-                or request.key_size > key_max or request.value_size > value_max:
+        many = 0 if PyBytes_GET_SIZE(frame) > frame_max \
+            else _found(frame, key_max, value_max, &number)
+        if not many:
             break
-        session = PyBytes_FromStringAndSize(<char *> request.session, SESSION)
-        found = PyDict_GetItemWithError(rows, session)
-        if found == NULL:
-            break
-        row = <bytes> <object> found
-        at = <const uint8_t *> PyBytes_AS_STRING(row)
-        used = _little(at + 8)
-        if _little(at) >= request.sequence or used < horizon:
-            break
-        key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
-        found = PyDict_GetItemWithError(table, key)
-        if found == NULL:
-            old, create, version = None, revision + 1, 1
+        # Before anything is done it is known that all of it can be done: what is written twice has
+        # in the end no more bytes than the two together.
+        del sessions[:]
+        del keys[:]
+        more = grown
+        for n in range(many):
+            request = &_requests[n]
+            session = PyBytes_FromStringAndSize(<char *> request.session, SESSION)
+            found = PyDict_GetItemWithError(rows, session)
+            if found == NULL:
+                break
+            at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
+            if _little(at) >= request.sequence or _little(at + 8) < horizon:
+                break
+            key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
+            found = PyDict_GetItemWithError(table, key)
             growth = HEAD + request.key_size + request.value_size
-        else:
-            old = <bytes> <object> found
-            at = <const uint8_t *> PyBytes_AS_STRING(old)
-            create, version = _little(at), _little(at + 16) + 1
-            growth = <int64_t> (HEAD + request.value_size) - PyBytes_GET_SIZE(old)
-        if version > INTEGER_MAX or (growth > 0 and grown + growth > room):
+            if found != NULL:
+                old = <bytes> <object> found
+                if _little(<const uint8_t *> PyBytes_AS_STRING(old) + 16) > INTEGER_MAX - many:
+                    break
+                growth = <int64_t> (HEAD + request.value_size) - PyBytes_GET_SIZE(old)
+            more += max(<int64_t> 0, growth)
+            if growth > 0 and more > room:
+                break
+            sessions.append(session)
+            keys.append(key)
+        if len(sessions) < many or (many > 1 and len(set(sessions)) < many):
             break
-        revision += 1
-        record = _record(create, revision, version, &request)
-        if aside is not None:
-            aside(key, old)
-        if old is None:
-            add(key)
-        table[key], grown = record, grown + growth
-        events.append((revision, PUT_EVENT, key, record))
-        told += <int64_t> request.key_size + PyBytes_GET_SIZE(record)
-        size = _answer(packed, revision, version)
-        kept = _row(request.sequence, used if used > time else time, packed, size)
-        sessions += PyBytes_GET_SIZE(kept) - PyBytes_GET_SIZE(row)
-        rows[session] = kept
-        answers.append(_framed(request.number, packed, size))
+        length = _frame_head(_answers, many, number)
+        for n in range(many):
+            request, session, key = &_requests[n], sessions[n], keys[n]
+            row = rows[session]
+            used = _little(<const uint8_t *> PyBytes_AS_STRING(row) + 8)
+            found = PyDict_GetItemWithError(table, key)
+            if found == NULL:
+                old, create, version = None, revision + 1, 1
+                grown += HEAD + request.key_size + request.value_size
+            else:
+                old = <bytes> <object> found
+                at = <const uint8_t *> PyBytes_AS_STRING(old)
+                create, version = _little(at), _little(at + 16) + 1
+                grown += <int64_t> (HEAD + request.value_size) - PyBytes_GET_SIZE(old)
+            revision += 1
+            record = _record(create, revision, version, request)
+            if aside is not None:
+                aside(key, old)
+            if old is None:
+                add(key)
+            table[key] = record
+            events.append((revision, PUT_EVENT, key, record))
+            told += <int64_t> request.key_size + PyBytes_GET_SIZE(record)
+            size = _answer(packed, revision, version)
+            kept = _row(request.sequence, used if used > time else time, packed, size)
+            rows_grown += PyBytes_GET_SIZE(kept) - PyBytes_GET_SIZE(row)
+            rows[session] = kept
+            memcpy(_answers + length, packed, size)
+            length += size
+        answers.append(PyBytes_FromStringAndSize(<char *> _answers, length))
     else:
         position = len(frames)
-    return position, revision, grown, told, sessions
+    return position, revision, grown, told, rows_grown
+
+
+def dropped(list events not None, Py_ssize_t first, Py_ssize_t upto, tuple filler not None):
+    cdef Py_ssize_t position, size = 0
+    cdef tuple event
+    if not 0 <= first <= upto <= len(events):
+        raise IndexError(f"events {first} to {upto} of {len(events)}")
+    for position in range(first, upto):
+        event = events[position]
+        size += PyBytes_GET_SIZE(<bytes> event[2]) + PyBytes_GET_SIZE(<bytes> event[3])
+        events[position] = filler
+    return size

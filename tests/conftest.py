@@ -25,27 +25,21 @@ from support import dose as support_dose
 MARK = "ENGINE_TEST_RUN"
 PURE = (
     "faults/test_power_oracle.py",
+    "fuzz/",
     "kernels/",
     "kv/test_",
     "labs/test_labgob.py",
     "labs/test_raft.py",
     "raft/",
+    "redis/",
     "simulation/",
     "storage/",
     "test_packaging.py",
     "test_tidy.py",
     "verify/",
+    "web/",
     "wire/test_codec.py",
-)
-CALM = (
-    "labs/test_labrpc.py",
-    "labs/test_lockservice.py",
-    "labs/test_mr.py",
-    "labs/test_pbservice.py",
-    "labs/test_viewservice.py",
-    "locks/",
-    "processes/test_backup_faults.py",
-    "test_services_cli.py",
+    "wire/test_curve.py",
 )
 KEPT_BY_PYTHON = ("multiprocessing.resource_tracker",)
 """Started once by the standard library and ended with the interpreter."""
@@ -78,11 +72,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """What starts no process, and waits for nothing, is `pure`; what mostly waits is `calm`."""
-    path = str(item.path).removeprefix(f"{Path(__file__).parent}/")
-    for mark, places in (("pure", PURE), ("calm", CALM)):
-        if path.startswith(places):
-            item.add_marker(mark)
+    """What starts no process, and waits for nothing, is `pure`."""
+    if str(item.path).removeprefix(f"{Path(__file__).parent}/").startswith(PURE):
+        item.add_marker("pure")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -31,8 +31,8 @@ from engine_cmd import main as program
 pytestmark = pytest.mark.processes
 
 VERBS = (
-    "up", "down", "serve", "status", "member", "snapshot", "restore", "hash", "get", "put",
-    "append", "delete", "cas", "txn", "range", "watch", "lease", "lock",
+    "up", "down", "serve", "status", "page", "metrics", "member", "snapshot", "restore", "hash",
+    "get", "put", "append", "delete", "cas", "txn", "range", "watch", "lease", "lock",
 )  # fmt: skip
 ASK = {
     "status": "", "member": "list", "snapshot": "f", "hash": "", "get": "k", "put": "k v",

@@ -54,8 +54,10 @@ LAYERS = {
     "engine.locks": 6,
     "engine.views": 6,
     "engine.backup": 6,
+    "engine.redis": 6,
     "engine.faults": 7,
     "engine.corpora": 7,
+    "engine.web": 7,
     "engine_cmd": 8,
 }
 

@@ -88,7 +88,7 @@ def _stale_reads() -> None:
         take(self, batch)
         if self._leads:
             part, self._reads = self._reads, []
-            self._answer(part, [self.machine.read(frame) for _, frame in part])
+            self._answer("read_requests", part, [self.machine.read(frame) for _, frame in part])
 
     plant(StoreFront, "take", take_and_answer)
 

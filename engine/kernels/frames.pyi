@@ -5,7 +5,7 @@ wheels of pyzmq have no headers, and linking a libzmq of the system would load a
 functions are looked up in the one that pyzmq has loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 class Frames:
@@ -21,7 +21,7 @@ class Frames:
     malformed: int
     """Messages of other than one frame, which were dropped; whoever counts them sets it to 0."""
 
-    def __init__(self, socket: object, *, routed: bool) -> None: ...
+    def __init__(self, socket: object, *, routed: bool, named: bool = False) -> None: ...
     def receive(
         self,
         frames: int,
@@ -32,12 +32,27 @@ class Frames:
 
         A frame that begins with a key of `proven`, the 24 bytes of an envelope before its length,
         that came by the route which is known for it, and that is as long as it says, is a request:
-        (what is known, the body). Others are (route, frame), or just the frame if not `routed`.
+        (what is known, the body). Others are (route, frame), or just the frame if not `routed`; if
+        `named`, (route, frame, user, descriptor): whom the ZAP handler found at the other end of
+        the connection, and the number of its socket, as bytes; b"" for what is not known.
         OSError.
         """
 
     def send(self, route: bytes | None, head: bytes, body: bytes) -> int:
         """One frame, `head` and then `body`. 0, or the error number for which it was not sent."""
+
+    def answer(
+        self,
+        kind: int,
+        cluster: int,
+        ways: dict[Any, tuple[bytes, int]],
+        told: list[tuple[Any, bytes]],
+    ) -> list[tuple[int, int]]:
+        """Bodies in envelopes of this kind, each to a link; `ways` has its route and its number.
+
+        Returns (number, error number) for each that was not sent, and (0, 0) for each whose way is
+        not known. For a ROUTER. The bodies are no longer than an envelope takes.
+        """
 
 class Poller:
     """What has something to read, of some `Frames` and some file descriptors.
@@ -56,6 +71,7 @@ class Poller:
     def descriptors(self) -> list[int]:
         """Of all, in some order."""
 
-    def poll(self, milliseconds: int) -> list[Frames | int]:
+    def poll(self, milliseconds: int, without: Sequence[Frames | int] = ()) -> list[Frames | int]:
         """Those that have something, at once or as soon as one has; none after so many
-        milliseconds, or when a signal came. OSError."""
+        milliseconds, or when a signal came. Those `without`, each once, are not looked at this
+        time. OSError, ValueError."""

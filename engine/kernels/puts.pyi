@@ -1,5 +1,5 @@
-"""The commonest thing that the store does: one plain put in a session that is known
-(`ext/puts.pyx`)."""
+"""The commonest thing that the store does: one plain put in a session that is known, and to drop
+the events of old ones (`ext/puts.pyx`)."""
 
 from collections.abc import Callable
 
@@ -27,3 +27,12 @@ def puts(
     Returns (the first frame that was not carried out, the revision, and by how many bytes the
     table, the history and the rows have grown).
     """
+
+def dropped(
+    events: list[tuple[int, int, bytes, bytes]],
+    first: int,
+    upto: int,
+    filler: tuple[int, int, bytes, bytes],
+) -> int:
+    """Put `filler` in the place of these events; how many bytes their keys and records had.
+    IndexError."""

@@ -35,7 +35,8 @@ class Store(Client):
     """A connection to a store; for one thread, and a context manager.
 
     `cluster`: the clients' endpoints of its replicas, or the folder of `engine kv up`. `timeout` in
-    seconds, None to wait for ever. Reads see all that was done before them, whoever did it; with
+    seconds, None to wait for ever. `token` is the path of a token file or of a folder of keys (see
+    `engine keys`), for TCP. Reads see all that was done before them, whoever did it; with
     `local=True` they ask a single replica, which may be behind. Every method raises
     OutcomeUnknown if what it asked may have been done, and another EngineError if it was not.
     """

@@ -13,8 +13,8 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from engine.contract import SECOND, Link, Nanos, ReadAt, Send
+from engine.kernels.bulk import asks, packed, told
 from engine.kv.care import Care
-from engine.kv.commands import pack_entry
 from engine.kv.digests import EVERY, Digests
 from engine.kv.machine import Machine
 from engine.kv.requests import (
@@ -67,8 +67,10 @@ class StoreFront(Front):
         self.care = Care(self)
         self.readers = Herd()
         self.outcomes |= {"reads": 0, "local_reads": 0, "watched_events": 0}
+        self.outcomes |= {"write_requests": 0, "read_requests": 0}
         self._reads: Frames = []
         self._reading = False
+        self._before = b""
         self._since: tuple[int, Nanos, Nanos] = (0, 0, 0)
         """Of the term that this member leads: the replicated time with which it began, and when
         that was by our clock."""
@@ -80,10 +82,9 @@ class StoreFront(Front):
     # --- requests --------------------------------------------------------------------------------
 
     def take(self, batch: Iterable[tuple[Link, bytes]]) -> None:
-        unpack, writes, reads = msgpack.unpackb, self._intake, self._reads
-        for link, body in batch:
+        for link, body in asks(batch, self._intake, self._reads, FRAME_BYTES_MAX):
             try:
-                how, frame = unpack(body, use_list=False, max_ext_len=0)
+                how, frame = msgpack.unpackb(body, use_list=False, max_ext_len=0)
             except (ValueError, TypeError):
                 self.malformed += 1
                 continue
@@ -93,28 +94,23 @@ class StoreFront(Front):
                 why = f"a frame has at most {FRAME_BYTES_MAX} bytes"
                 self.reject([(link, frame)], why, 0, unknown=False)
             elif how == WRITE:
-                writes.append((link, frame))
+                self._intake.append((link, frame))
             elif how == READ:
-                reads.append((link, frame))
+                self._reads.append((link, frame))
             elif how == LOCAL:
                 self.outcomes["local_reads"] += 1
-                self._answer([(link, frame)], [self.machine.read(frame)])
+                self._answer("read_requests", [(link, frame)], [self.machine.read(frame)])
             else:
                 self.malformed += 1
 
     def bundle(self, batch: Frames) -> Iterator[Propose]:
-        while batch:
-            size, most = len(batch[0][1]), 1
-            while most < len(batch) and size + len(batch[most][1]) <= ENTRY_BYTES_MAX:
-                size += len(batch[most][1])
-                most += 1
-            part, batch = batch[:most], batch[most:]
-            yield self._proposed(part)
-
-    def _proposed(self, part: Frames) -> Propose:
-        frames = [(0, frame) for _, frame in part]
-        body = pack_entry(self.replica.group, self.time(self.replica.world.now()), frames)
-        return self.propose(body, self.placed, part)
+        at = 0
+        while at < len(batch):
+            time = self.time(self.replica.world.now())
+            body, upto = packed(self.replica.group, time, batch, at, ENTRY_BYTES_MAX)
+            part = batch[at:upto] if upto - at < len(batch) else batch
+            yield self.propose(body, self.placed, part)
+            at = upto
 
     def request(self, link: Link, ask: Any) -> list[Any]:
         kind = type(ask)
@@ -144,7 +140,7 @@ class StoreFront(Front):
         if self._overdue(now):
             self._ticking = True
             self._tick_at = now + TICK
-            body = pack_entry(self.replica.group, self.time(now), [])
+            body, _ = packed(self.replica.group, self.time(now), [], 0, 0)
             heard.append(self.propose(body, self._ticked, None))
         return heard
 
@@ -221,35 +217,25 @@ class StoreFront(Front):
             return
         self.outcomes["reads"] += len(part)
         read = self.machine.read
-        self._answer(part, [read(frame) for _, frame in part])
+        self._answer("read_requests", part, [read(frame) for _, frame in part])
         self.readers.answered(len(part), len(self._reads), self.replica.world.now())
 
-    def _answer(self, part: Frames, answers: list[bytes]) -> None:
-        """All that is for one link in one message, if it is not too much for one."""
-        of: dict[Link, list[bytes]] = {}
-        size = 0
-        for (link, _), answer in zip(part, answers, strict=True):
-            if answer:
-                size += len(answer)
-                of.setdefault(link, []).append(answer)
-            else:
-                self.malformed += 1
-        if size > ANSWER_BYTES_MAX:
-            self._answer_at_length(part, answers)
-            return
-        for link, frames in of.items():
-            self._tell(link, frames)
+    def _answer(self, what: str, part: Frames, answers: list[bytes]) -> None:
+        """All that is for one link in one message, if it is not too much for one; each request
+        counts as `what`."""
+        before = self._before or self._begin()
+        messages, requests, malformed = told(before, part, answers, ANSWER_BYTES_MAX)
+        self.outcomes[what] += requests
+        self.malformed += malformed
+        self.replica.answers(ANSWERED, messages)
 
-    def _answer_at_length(self, part: Frames, answers: list[bytes]) -> None:
-        """One by one: limits and `Room` keep each short enough."""
-        for (link, _), answer in zip(part, answers, strict=True):
-            if answer:
-                self._tell(link, [answer])
-
-    def _tell(self, link: Link, frames: list[bytes]) -> None:
-        """An `Answered`, as the codec writes it."""
-        body = msgpack.packb((self.replica.raft.me, frames))
-        self.replica.answer(link, ANSWERED, body)
+    def _begin(self) -> bytes:
+        """How each `Answered` begins, as the codec writes it."""
+        packer = msgpack.Packer(autoreset=False)
+        packer.pack_array_header(2)
+        packer.pack(self.replica.raft.me)
+        self._before = packer.bytes()
+        return self._before
 
     def reject(self, asked: Frames, why: str, leader: int, *, unknown: bool) -> None:
         self.outcomes["unknown" if unknown else "rejected"] += len(asked)
@@ -293,7 +279,7 @@ class StoreFront(Front):
 
     def done(self, asked: Frames, answers: list[bytes]) -> int:
         self.outcomes["submitted"] += len(asked)
-        self._answer(asked, answers)
+        self._answer("write_requests", asked, answers)
         return len(asked)
 
     def pieces(self) -> Iterator[bytes]:
@@ -305,15 +291,24 @@ class StoreFront(Front):
         self.forsake()
 
     def status(self, number: int) -> Status:
-        return self.replica.status(number, self.machine.revision, self.machine.digest)
+        machine = self.machine
+        status = self.replica.status(number, machine.revision, machine.digest)
+        figures = {
+            "keys": len(machine.store.table),
+            "state_bytes": machine.size,
+            "sessions": len(machine.sessions.rows),
+            "leases": len(machine.leases.by_id),
+            "watchers": self.watchers.many,
+        }
+        return status._replace(figures=tuple(figures.items()))
 
     # --- the end of a turn -----------------------------------------------------------------------
 
     def sends(self) -> list[Send]:
         self._look_for_leader()
-        for link, told in self.watchers.news():
-            self.outcomes["watched_events"] += len(told.events)
-            self.say(link, told._replace(sender=self.replica.raft.me))
+        for link, news in self.watchers.news():
+            self.outcomes["watched_events"] += len(news.events)
+            self.say(link, news._replace(sender=self.replica.raft.me))
         return super().sends()
 
 

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from engine.errors import EngineError
+from engine.kernels.puts import dropped
 
 PUT, DELETE = 1, 2
 SCAN_MAX = 20_000
@@ -81,12 +82,10 @@ class History:
         revision = events[cut - 1][0]
         while cut < len(events) and events[cut][0] == revision:
             cut += 1
-        self.bytes -= sum([len(key) + len(record) for _, _, key, record in events[head:cut]])
+        self.bytes -= dropped(events, head, cut, _DROPPED)  # their records are not kept
         if cut >= _SHIFT_MIN and 2 * cut > len(events):
             del events[:cut]
             cut = 0
-        else:
-            events[head:cut] = [_DROPPED] * (cut - head)  # so that their records are not kept
         self.head, self.compacted = cut, revision
 
     def after(

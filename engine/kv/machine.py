@@ -16,20 +16,21 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from engine.contract import Nanos
+from engine.kernels.bulk import unpacked
 from engine.kernels.checksum import crc32c
+from engine.kernels.gets import gets
 from engine.kernels.puts import puts
 from engine.kv import pieces
 from engine.kv.checks import MALFORMED, well_formed_read, well_formed_write
 from engine.kv.commands import (
     END_SESSION,
-    GET,
     LATE,
-    OK,
+    READ_BYTES_MAX,
+    ROWS_MAX,
     SESSION_EXPIRED,
     TOO_LARGE,
     TOO_MANY,
     TXN,
-    unpack_entry,
 )
 from engine.kv.history import Compacted as Compacted
 from engine.kv.history import Event
@@ -38,7 +39,7 @@ from engine.kv.sessions import EXPIRED, FULL, NEW, REPEATED
 from engine.kv.sessions import HEAD as ROW
 from engine.kv.sessions import LATE as LATE_REQUEST
 from engine.kv.state import State
-from engine.kv.store import HEAD, HEAD_BYTES, Walk
+from engine.kv.store import HEAD, Walk
 from engine.kv.txn import txn
 from engine.kv.writes import WRITERS
 from engine.record import Record
@@ -84,12 +85,13 @@ class Machine(State):
     def apply(self, body: bytes) -> list[bytes]:
         """An entry is decided. The answer frames, one for each frame; b"" for a malformed one."""
         answers: list[bytes] = []
-        entry = unpack_entry(body)
-        if entry is not None and entry.group == self.group:
-            self.time = max(self.time, entry.time)
+        entry = unpacked(body)
+        if entry is not None and entry[0] == self.group:
+            _, time, frames = entry
+            self.time = max(self.time, time)
             self.sessions.pass_time(self.time, self.limits.horizon)
             self.expire()
-            self._run(entry.frames, answers)
+            self._run(frames, answers)
             self.trim()
         self.digest = crc32c(b"".join(answers), crc32c(body, self.digest))
         return answers
@@ -176,18 +178,13 @@ class Machine(State):
 
     def read(self, frame: bytes) -> bytes:
         """The answer frame to a frame of asks; b"" if it is malformed."""
+        answer = gets(frame, self.store.table, self.revision, READ_BYTES_MAX, ROWS_MAX)
+        if answer is not None:
+            return answer
         try:
             message = unpackb(frame, use_list=False, strict_map_key=True, max_ext_len=0)
         except MALFORMED:
             return b""
-        if type(message) is tuple and len(message) == 2:  # the commonest: one get of what is there
-            number, ask = message
-            if type(number) is int and type(ask) is tuple and len(ask) == 2 and ask[0] == GET:
-                op, key = ask
-                record = self.store.table.get(key) if type(key) is bytes else None
-                if record and record[HEAD_BYTES - 1] < 0x80 and type(op) is int:
-                    value = record[HEAD_BYTES:]
-                    return self._pack((number, (OK, self.revision, value, *head(record), 0)))
         if not well_formed_read(message):
             return b""
         room = Room()

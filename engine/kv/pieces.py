@@ -21,6 +21,7 @@ rows never change.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -105,26 +106,28 @@ def _cut(events: list[tuple[int, int, bytes, bytes]]) -> Iterator[list[Any]]:
 # --- loading -------------------------------------------------------------------------------------
 
 
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error)
+
+
 class _Reader:
     """Takes pieces apart, and sees that they are all there."""
 
     def __init__(self, found: Iterable[bytes]) -> None:
         self._pieces = iter(found)
-        self._at = 0
+        self.at = 0
         self._kind = 0
         self._content: Any = None
-        self.next()
 
     def next(self) -> None:
         piece = next(self._pieces, b"\0\xc0")
-        self._at += len(piece)
+        self.at += len(piece)
         self._kind = piece[0]
         self._content = msgpack.unpackb(piece[1:], use_list=False, max_ext_len=0)
 
     def one(self, kind: int) -> Any:
         """The content of the piece that comes now, which must be of this kind."""
         if self._kind != kind:
-            raise DamagedData("snapshot", self._at, f"a piece is of kind {self._kind}, not {kind}")
+            raise DamagedData("snapshot", self.at, f"a piece is of kind {self._kind}, not {kind}")
         return self._content
 
     def all(self, kind: int) -> Iterator[Any]:
@@ -135,12 +138,21 @@ class _Reader:
 
     def check(self, told: tuple[int, ...], found: tuple[int, ...]) -> None:
         if told != found:
-            raise DamagedData("snapshot", self._at, f"it says {told} and has {found}")
+            raise DamagedData("snapshot", self.at, f"it says {told} and has {found}")
 
 
 def load(state: State, found: Iterable[bytes]) -> None:
     """Become what the pieces say. DamagedData, and then the state is nothing in particular."""
     reader = _Reader(found)
+    try:
+        reader.next()
+        _load(state, reader)
+    except NONSENSE as error:
+        # Their checksums fit, so it is a faulty program that made them, or somebody on purpose.
+        raise DamagedData("snapshot", reader.at, f"a piece makes no sense: {error}") from None
+
+
+def _load(state: State, reader: _Reader) -> None:
     version, group, *rest = reader.one(HEAD)
     if (version, group) != (VERSION, state.group):
         raise DamagedData("snapshot", 0, f"version {version} of group {group} is not known here")

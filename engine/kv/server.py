@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from engine.errors import RefusedError
 from engine.kv.front import StoreFront
 from engine.kv.machine import Machine
-from engine.raft.replica import GROUP, Plan
+from engine.raft.replica import GROUP, Gateway, Plan
 from engine.raft.replica import serve as serve_member
 from engine.storage.files import write_atomically
 
@@ -15,8 +16,9 @@ QUARANTINE = "quarantine"
 """A file in the folder of a replica that is broken: why."""
 
 
-def serve(plan: Plan) -> None:
-    """Be a replica until a signal ends it. NotFoundError, RefusedError, UsageError, EngineError."""
+def serve(plan: Plan, gate: Callable[[], Gateway] | None = None) -> None:
+    """Be a replica until a signal ends it, with the gateway that `gate` makes, if there is one.
+    NotFoundError, RefusedError, UsageError, EngineError."""
     name = os.path.join(plan.folder, QUARANTINE)
     if os.path.lexists(name):
         with open(name, encoding="utf-8", errors="replace") as file:
@@ -26,7 +28,7 @@ def serve(plan: Plan) -> None:
         write_atomically(name, why.encode() + b"\n", mode=0o600)
         raise _broken(plan.folder, why)
 
-    serve_member(plan, StoreFront(Machine(GROUP), quarantine))
+    serve_member(plan, StoreFront(Machine(GROUP), quarantine), gate)
 
 
 def _broken(folder: str, why: str) -> RefusedError:

@@ -110,7 +110,7 @@ def _reads_at_once(original: Any) -> Any:
     def take(self: StoreFront, batch: Iterable[tuple[Link, bytes]]) -> None:
         original(self, batch)
         part, self._reads = self._reads, []
-        self._answer(part, [self.machine.read(frame) for _, frame in part])
+        self._answer("read_requests", part, [self.machine.read(frame) for _, frame in part])
 
     return take
 
@@ -122,7 +122,7 @@ def _leader_reads_at_once(original: Any) -> Any:
         original(self, batch)
         if self._leads:
             part, self._reads = self._reads, []
-            self._answer(part, [self.machine.read(frame) for _, frame in part])
+            self._answer("read_requests", part, [self.machine.read(frame) for _, frame in part])
 
     return take
 
@@ -139,7 +139,7 @@ def _answered_when_placed(original: Any) -> Any:
             number, *requests = msgpack.unpackb(frame, use_list=False)
             told = (0, self.machine.revision + 1, 1, ())
             frames.append(msgpack.packb((number, *([told] * len(requests)))))
-        self._answer(asked, frames)
+        self._answer("write_requests", asked, frames)
 
     return placed
 

@@ -168,8 +168,15 @@ class Keeper:
     ends them all on leaving. RefusedError if another one has the folder."""
 
     def __init__(
-        self, folder: str, replicas: int, flags: Sequence[str] = (), *, restart: bool = True
+        self,
+        folder: str,
+        replicas: int,
+        flags: Sequence[str] = (),
+        *,
+        restart: bool = True,
+        port_of: Callable[[Seat], int] | None = None,
     ) -> None:
+        """`port_of`, for Redis clients, is asked for each replica when it is started first."""
         os.makedirs(folder, 0o700, exist_ok=True)
         self._lock = DirectoryLock(folder)
         try:
@@ -179,6 +186,9 @@ class Keeper:
             raise
         self.folder, self.restart = folder, restart
         self._flags = tuple(flags)
+        self._port_of = port_of
+        self.ports: dict[int, int] = {}
+        """Of replicas, by id: they stay the same as long as the cluster is up."""
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._leaving: list[subprocess.Popen[bytes]] = []
         self._died: dict[int, list[float]] = {seat.id: [] for seat in self.seats}
@@ -259,6 +269,10 @@ class Keeper:
             command += ["--initial", ",".join(founders)]
         command += ["--listen", seat.peers, "--clients", seat.client]
         command += ["--admin", seat.admin, "--parent", str(os.getpid()), *self._flags]
+        if self._port_of is not None:
+            if seat.id not in self.ports:
+                self.ports[seat.id] = self._port_of(seat)
+            command += ["--redis", str(self.ports[seat.id])]
         with open(f"{seat.folder}.log", "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

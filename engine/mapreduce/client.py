@@ -53,6 +53,10 @@ class Request(Record):
     isa: str = ""
     listen: str | None = None
     """Where workers that were started by hand may join; None: nowhere."""
+    advertise: str = ""
+    """What they are told of it instead."""
+    keys: str | None = None
+    """Path of the keys that guard it, which are needed beyond this machine."""
     progress: bool = False
     """Draw a progress line on stderr."""
 

@@ -79,7 +79,8 @@ def run_local(request: Request, output: OutputDirectory, resume: bool, began: fl
 
         listener = stack.enter_context(Listener(address, token=token))
         if supervisor is not None and request.listen is not None:
-            supervisor.address = listener.address  # with the port that it was given
+            # With the port that it was given.
+            supervisor.address = request.advertise or listener.address
             supervisor.start(range(workers))
         plan = make_plan(request, output, resume, workers)
         journal = stack.enter_context(_prepared(plan, output))
@@ -93,7 +94,7 @@ def run_local(request: Request, output: OutputDirectory, resume: bool, began: fl
         )
         stack.callback(world.close)
         if request.listen is not None:
-            _announce(listener, token)
+            _announce(request, listener, token)
         outcome = _loop(plan, world, output, workers, int(LEASE_SECONDS * SECOND))
         peak = max(_peak(), world.memory_peak)
     if not outcome.ok:
@@ -105,6 +106,8 @@ def _token(output: OutputDirectory, request: Request) -> str | None:
     """Path of the file that proves who may join over TCP; None for ipc, guarded by permissions."""
     if request.listen is None or not request.listen.startswith("tcp://"):
         return None
+    if request.keys:
+        return request.keys
     from engine.wire.keys import make_token
 
     path = os.path.join(output.job_path, "token")
@@ -113,9 +116,10 @@ def _token(output: OutputDirectory, request: Request) -> str | None:
     return path
 
 
-def _announce(listener: Any, token: str | None) -> None:
-    proof = f" --token {token}" if token else ""
-    print(f"engine: join with --join {listener.address}{proof}", file=sys.stderr, flush=True)
+def _announce(request: Request, listener: Any, token: str | None) -> None:
+    proof = " --keys KEYS" if request.keys else f" --token {token}" if token else ""
+    address = request.advertise or listener.address
+    print(f"engine: join with --join {address}{proof}", file=sys.stderr, flush=True)
 
 
 @contextmanager

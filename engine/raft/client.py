@@ -126,6 +126,7 @@ class Group(Client):
     """A connection to a group; for one thread, and a context manager.
 
     `servers`: the clients' endpoints of its replicas. `timeout` in seconds, None to wait for ever.
+    `token`: a token file or a folder of keys, for TCP.
     Methods raise OutcomeUnknown (it may have been done) or ConnectionFailed (nothing was done).
     """
 

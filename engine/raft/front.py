@@ -50,6 +50,8 @@ class Front:
         self.malformed = 0
         self.outcomes = {"submitted": 0, "rejected": 0, "unknown": 0}
         self.herd = Herd()
+        self.crowd = 0
+        """Requests that went into the log together last."""
         self._sends: list[Send] = []
         self._context = 0
         self._asked: dict[int, tuple[Callable[..., None], Any]] = {}
@@ -126,6 +128,7 @@ class Front:
                 heard.append(event)
         if self.ripe(now):
             batch, self._intake = self._intake, []
+            self.crowd = len(batch)
             heard += self.bundle(batch)
         heard += self.more(now)
         return heard

@@ -275,7 +275,8 @@ class Leader(Role):
 
     # --- commit ----------------------------------------------------------------------------------
 
-    def _match(self, member: int) -> int:
+    def matched(self, member: int) -> int:
+        """Up to where this voter has our log on its disk, as far as we know."""
         if member == self.raft.me:
             return self.raft.stable
         progress = self.progress.get(member)
@@ -284,7 +285,7 @@ class Leader(Role):
     def _advance(self) -> None:
         """The commit index: what enough voters have on their disks, if it is of this term."""
         raft = self.raft
-        index = raft.members.reached(self._match)
+        index = raft.members.reached(self.matched)
         if index > raft.commit and raft.log.term(index) == raft.term:
             raft.commit_to(index)
 
@@ -330,7 +331,7 @@ class Leader(Role):
             told = progress.commit >= raft.commit and progress.asked >= self.reads.round
             if not (idle and told):
                 self._serve(member, progress)
-        if self.successor and not self._handed and self._match(self.successor) == raft.log.last:
+        if self.successor and not self._handed and self.matched(self.successor) == raft.log.last:
             self._hand_to(self.successor)
             self._handed = True
 

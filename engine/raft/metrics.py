@@ -1,25 +1,14 @@
-"""Figures of replicas as text for Prometheus (exposition format 0.0.4), and a server for it.
+"""Figures of replicas as text for Prometheus (exposition format 0.0.4).
 
-The server is a process of its own that asks the replicas' admin endpoints whenever it is asked: a
-replica's loop has better things to do than HTTP.
+They are served by a process of its own that asks the replicas' admin endpoints whenever it is asked
+(`engine.web.server`): a replica's loop has better things to do than HTTP.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
 
-from engine.errors import RefusedError, UsageError
 from engine.raft.requests import Status
-from engine.wire.addresses import holder_of
-
-HOST = "127.0.0.1"
-TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 GAUGES = {
     "term": "The member's term.",
@@ -68,48 +57,3 @@ def _series(name: str, status: Status) -> str:
 
 def _text(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def serve_text(listen: str, text: Callable[[], str], *, as_json: bool) -> None:
-    """Answer GET /metrics at 127.0.0.1:PORT (0: any) until a signal ends it.
-
-    UsageError, RefusedError if the port is taken.
-    """
-    host, _, port = listen.rpartition(":")
-    if host != HOST or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"{listen} is not {HOST}:PORT: figures are served on this machine only.")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path != "/metrics":
-                self.send_error(404, "There is /metrics and nothing else.")
-                return
-            body = text().encode()
-            self.send_response(200)
-            self.send_header("Content-Type", TYPE)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Who asks is of no interest."""
-
-    try:
-        server = HTTPServer((HOST, int(port)), Handler)
-    except OSError as error:
-        holder = holder_of(f"tcp://{listen}") if port != "0" else "nobody"
-        why = f"Cannot listen at {listen}: {error.strerror}; {holder} does so already."
-        raise RefusedError(why) from None
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
-    address = f"http://{HOST}:{server.server_port}/metrics"
-    if as_json:
-        print(json.dumps({"address": address, "pid": os.getpid()}), flush=True)
-    else:
-        print(f"engine: figures are served at {address}", file=sys.stderr, flush=True)
-    with server:
-        server.serve_forever()
-
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise SystemExit(0)

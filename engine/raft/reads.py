@@ -24,6 +24,11 @@ class Reads:
     def add(self, context: int) -> None:
         self._waiting.append(context)
 
+    @property
+    def busy(self) -> bool:
+        """Some are waiting."""
+        return bool(self._asked or self._waiting)
+
     def begin(self) -> None:
         """Confirm what can be, and ask for what came since."""
         if not self._asked and not self._waiting:

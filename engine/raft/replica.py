@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.contract import Link, Nanos, Ready, World
+from engine.contract import SECOND, Link, Nanos, Ready, World
 from engine.errors import EngineError, RefusedError, UsageError
 from engine.raft.front import Front
+from engine.raft.haste import ALL, CROWD, idle_news
 from engine.raft.leader import Leader
 from engine.raft.machine import Raft
 from engine.raft.membership import founders, pack, unpack
@@ -28,6 +29,7 @@ from engine.raft.told_front import ToldFront
 from engine.record import Record
 from engine.runtime.durable import DurableWorld
 from engine.runtime.service import new_incarnation, run
+from engine.runtime.world import Entrance
 from engine.storage.entries import Base, GroupLog, State
 from engine.storage.home import Home
 from engine.storage.log import Log, LogSettings, NoSpace
@@ -47,7 +49,8 @@ class Plan(Record):
     """What a replica is told when it is started. Endpoints that are "" are sockets in the folder.
 
     `initial` are the members that found the group, by number; it counts only at the first start.
-    `via` gives other ways to addresses, `token` is the path of the token file for TCP.
+    `via` gives other ways to addresses, `token` is the path of the token file or the keys for TCP.
+    `advertised` are what others are told instead of where peers, clients and operators are heard.
     """
 
     folder: str
@@ -62,6 +65,19 @@ class Plan(Record):
     via: Mapping[str, str] = {}
     trace: str = ""
     as_json: bool = False
+    advertised: tuple[str, str, str] = ("", "", "")
+
+
+class Gateway(Entrance, Protocol):
+    """Serves clients of another kind, at `address`, for the replica that it is attached to."""
+
+    address: str
+
+    @property
+    def until(self) -> Nanos | None:
+        """When to turn again if nothing arrives."""
+
+    def attach(self, replica: Replica) -> None: ...
 
 
 class Replica(Serving):
@@ -80,8 +96,11 @@ class Replica(Serving):
     ) -> None:
         super().__init__(raft, world, log, snapshots, front, limits)
         self.clients = ""
+        self.gateway: Gateway | None = None
         self.turns = self.slow_turns = self.elections = 0
         self._born = monotonic_ns()
+        self._look_at: Nanos = 0
+        self._told: set[str] = set()
         self._members: Any = None
         self._was = ""
 
@@ -90,7 +109,15 @@ class Replica(Serving):
     def turn(self) -> Nanos | None:
         begin = monotonic_ns()
         wake_at = super().turn()
+        crowded = self.front.crowd >= CROWD and not self._held
+        if crowded and (idle := idle_news(self.raft)):
+            self.world.later(peers=idle == ALL)
+        if self.gateway is not None and (until := self.gateway.until) is not None:
+            wake_at = until if wake_at is None else min(wake_at, until)
         self.turns += 1
+        if begin >= self._look_at:
+            self._look_at = begin + SECOND
+            self._tell_refusals()
         took = monotonic_ns() - begin
         if took > SLOW_TURN:
             self.slow_turns += 1
@@ -106,6 +133,15 @@ class Replica(Serving):
             self.world.keep(link.principal for m, link in links.items() if m != me)
         if self.raft.role is not self._role:
             self._tell_role()
+
+    def _tell_refusals(self) -> None:
+        """Why we and others do not come together, once each, for whoever sets this up."""
+        found = [str(error) for error in self.world.refusals.values()]
+        found += [getattr(listener, "complaint", "") for listener in self.world.listeners]
+        for what in found:
+            if what and what not in self._told:
+                say(what)
+        self._told = set(found)
 
     _role: Any = None
 
@@ -124,6 +160,9 @@ class Replica(Serving):
 
     def answer(self, link: Link, kind: int, body: bytes) -> None:
         self.world.answer(link, kind, body)
+
+    def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
+        self.world.answers(kind, messages)
 
     # --- what operators ask ----------------------------------------------------------------------
 
@@ -181,6 +220,10 @@ class Replica(Serving):
                     pass  # removed meanwhile
         return total
 
+    @property
+    def up_seconds(self) -> int:
+        return (monotonic_ns() - self._born) // (1000 * MILLISECOND)
+
     def _counters(self) -> dict[str, int]:
         counters = {
             "turns": self.turns,
@@ -189,19 +232,22 @@ class Replica(Serving):
             "malformed": self.front.malformed + getattr(self.raft, "malformed", 0),
             **self.front.outcomes,
         }
-        for name, listener in zip(ENDPOINTS, self.world.listeners, strict=True):
+        for name, listener in zip((*ENDPOINTS, "redis"), self.world.listeners, strict=False):
             counters |= {f"{name}_{what}": n for what, n in listener.counts.items()}
         return counters
 
 
-def serve(plan: Plan, front: Front | None = None) -> None:
-    """Be a member until a signal ends it, of the labs' log unless there is another `front`.
+def serve(
+    plan: Plan, front: Front | None = None, gate: Callable[[], Gateway] | None = None
+) -> None:
+    """Be a member until a signal ends it, of the labs' log unless there is another `front`. `gate`
+    makes the gateway for clients of another kind, if there is to be one.
 
     NotFoundError, RefusedError, UsageError; EngineError if the disk fails, and then nothing was
     said that is not true.
     """
     home = Home(plan.folder)
-    listeners: list[Listener] = []
+    listeners: list[Entrance] = []
     world: DurableWorld | None = None
     trace: Trace | None = None
     try:
@@ -213,7 +259,11 @@ def serve(plan: Plan, front: Front | None = None) -> None:
         incarnation = new_incarnation()
         raft = CarefulRaft(settings, recovered, kept, random.Random(incarnation ^ home.member))
         front = front or ToldFront()
-        listeners += _listeners(home, plan, front.bulk)
+        ends = _listeners(home, plan, front.bulk)
+        listeners += ends
+        gateway = gate() if gate is not None else None
+        if gateway is not None:
+            listeners.append(gateway)
         works: list[Replica] = []
         world = DurableWorld(
             log, home.log, lambda work: works[0].work(work), *listeners,
@@ -221,12 +271,19 @@ def serve(plan: Plan, front: Front | None = None) -> None:
         )  # fmt: skip
         replica = Replica(raft, world, log, snapshots, front, plan.limits)
         works.append(replica)
+        if gateway is not None:
+            replica.gateway = gateway
+            gateway.attach(replica)
         if plan.trace:
             trace = _traced(replica, plan.trace)
-        addresses = dict(zip(ENDPOINTS, (one.address for one in listeners), strict=True))
+        heard = (one.address for one in ends)
+        told = [other or one for one, other in zip(heard, plan.advertised, strict=True)]
+        addresses = dict(zip(ENDPOINTS, told, strict=True))
         replica.clients = addresses["clients"]
         for finding in log.findings:
             say(str(finding))
+        if gateway is not None:
+            addresses["redis"] = gateway.address
         what = f"member {home.member} serves"
         run(replica, world, what, addresses["peers"], plan.as_json, member=home.member, **addresses)
         if trace is not None:

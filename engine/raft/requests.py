@@ -84,7 +84,8 @@ class Seat(Record):
 class Status(Record):
     """All that a replica knows of itself. `lost`: a part of its log was damaged, and it does not
     vote before it has that again. `full`: its disk is. `log_bytes` are those of live entries,
-    `disk_bytes` those of all its files. `counters` only grow while the process lives."""
+    `disk_bytes` those of all its files. `counters` only grow while the process lives; `figures` say
+    what there is just now."""
 
     number: int
     member: int
@@ -110,6 +111,7 @@ class Status(Record):
     disk_bytes: int
     up_ms: int
     counters: tuple[tuple[str, int], ...]
+    figures: tuple[tuple[str, int], ...] = ()
 
 
 @message(151)

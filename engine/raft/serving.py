@@ -53,6 +53,11 @@ class Serving(RaftServer):
         """Answer a client that asked in bulk, or an operator, with an encoded message."""
         raise NotImplementedError
 
+    def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
+        """The same for many."""
+        for link, body in messages:
+            self.answer(link, kind, body)
+
     def status(self, number: int, commands: int, digest: int) -> Status:
         """What operators are told; what the front knows is given."""
         raise NotImplementedError

@@ -111,7 +111,7 @@ def _commit_old_terms(_: Any) -> Any:
     """Entries of earlier terms are committed by counting (figure 8)."""
 
     def advance(self: Leader) -> None:
-        self.raft.commit_to(self.raft.members.reached(self._match))
+        self.raft.commit_to(self.raft.members.reached(self.matched))
 
     return advance
 
@@ -334,7 +334,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     ),
     "majority_of_old_members": (Patch(Membership, "reached", _old_members_decide),),
     "later_term_in_reply_ignored": (Patch(Raft, "_receive", _ignores_later_terms),),
-    "leader_counts_itself_unsynced": (Patch(Leader, "_match", _counts_unsynced),),
+    "leader_counts_itself_unsynced": (Patch(Leader, "matched", _counts_unsynced),),
     "heartbeat_of_the_past": (Patch(Raft, "_answer_the_past", _hears_the_past),),
     "vote_forgotten_when_given": (Patch(Votes, "_grant", _vote_again),),
     "next_index_underflows": (Patch(Progress, "probe", _next_underflows),),

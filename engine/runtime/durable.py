@@ -8,23 +8,22 @@ nothing else: heartbeats leave in time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
-from engine.contract import Durable, Event, Job, Write
+from engine.contract import Durable, Event, Job, Nanos, Send, Write
 from engine.kernels.syncer import Syncer
 from engine.runtime.worker import Worker
-from engine.runtime.world import SocketWorld
+from engine.runtime.world import Entrance, SocketWorld
 from engine.storage.directory import Folder, FolderFile
 from engine.storage.log import Log
-from engine.wire.endpoint import Listener
 
 
 class DurableWorld(SocketWorld):
     """Satisfies `engine.contract.World`, with the log for writes and `work` for jobs.
 
-    An OSError of the disk, other than for lack of space, is raised by `write` or `drain`: what is
-    on the disk is not known any more, and the process must end.
+    An OSError of the disk, other than for lack of space, is raised by `write`, `send` or `drain`:
+    what is on the disk is not known any more, and the process must end.
     """
 
     def __init__(
@@ -32,13 +31,15 @@ class DurableWorld(SocketWorld):
         log: Log,
         folder: Folder,
         work: Callable[[Any], Any],
-        *listeners: Listener,
+        *listeners: Entrance,
         **who: Any,
     ) -> None:
         """`folder` is the one of the log."""
         super().__init__(*listeners, **who)
         self.log, self._folder = log, folder
         self._written = self._durable = 0
+        self._begun = True
+        """What was written last is in the file, and on its way to the disk."""
         self._marks: deque[tuple[int, int]] = deque()
         """Of tickets that are not durable yet: how far they reach in the log."""
         self._syncer = Syncer()
@@ -61,14 +62,37 @@ class DurableWorld(SocketWorld):
         return events + super().drain(frames, size)
 
     def write(self, group: Sequence[Write]) -> int:
-        """Into the log, in one batch, and on to the thread that syncs."""
-        self.log.append([write.record for write in group])
+        """Into the log, in one batch, and on to the thread that syncs; both when what need not wait
+        for the disk has left, since that is on its way meanwhile."""
+        self.log.append([write.record for write in group], later=True)
         self._written += 1
+        self._begun = False
+        return self._written
+
+    def send(self, sends: Iterable[Send]) -> None:
+        """As `SocketWorld`, and then what was given to `write` is begun."""
+        super().send(sends)
+        self._begin()
+
+    def wait(self, until: Nanos | None) -> None:
+        """As `SocketWorld`."""
+        self._begin()
+        super().wait(until)
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
         mark, files, names = self.log.begin_sync()
         self._marks.append((self._written, mark))
         fds = tuple([cast(FolderFile, file).fileno() for file in files])
         self._syncer.submit(self._written, fds, self._folder.fileno() if names else -1)
-        return self._written
+
+    def later(self, *, peers: bool = True) -> None:
+        """The same of what becomes durable, and of what `peers` say if they are meant as well."""
+        self._later += self._syncer.pollables()
+        if peers:
+            super().later()
 
     def start(self, job: Job) -> None:
         self._worker.submit(job)

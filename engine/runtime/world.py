@@ -17,18 +17,37 @@ import zmq
 from engine.contract import PEER, SECOND, Event, Job, Link, Linked, Nanos, Send, Write
 from engine.errors import EngineError
 from engine.kernels.frames import Frames, Poller
-from engine.wire.endpoint import Listener, Outgoing
+from engine.wire.endpoint import Outgoing
 
 WAIT_MS_MAX = 200
 """Longest wait: bounds how long a signal to end goes unnoticed."""
 IDLE: Nanos = 60 * SECOND
 """A peer that was not spoken to for so long is let go; the next word dials again."""
+LOOK_FOR_IDLE: Nanos = SECOND
+LATER_MS = 2
+"""Longest wait for something else, while what may come `later` is left where it is."""
 
 
 class Pollable(Protocol):
     """Something to wait for."""
 
     def pollables(self) -> tuple[Frames | int, ...]: ...
+
+
+class Entrance(Pollable, Protocol):
+    """Where clients come in: a `Listener`, or what is like one."""
+
+    roles: frozenset[str]
+
+    @property
+    def restless(self) -> bool: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    def drain(self, frames: int, size: int) -> list[Event]: ...
+    def send(self, link: Link, value: Any) -> bool: ...
+    def answer(self, link: Link, kind: int, body: bytes) -> bool: ...
+    def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None: ...
+    def close(self, linger_ms: int = 0) -> None: ...
 
 
 class SocketWorld:
@@ -40,7 +59,7 @@ class SocketWorld:
 
     def __init__(
         self,
-        *listeners: Listener,
+        *listeners: Entrance,
         role: str = "client",
         incarnation: int = 0,
         token: str | None = None,
@@ -60,6 +79,8 @@ class SocketWorld:
         self._poller = Poller()
         self._ready: set[Frames | int] | None = None
         """What is readable by a `wait` or `look` just now; None: it is not known."""
+        self._later: list[Frames | int] = []
+        self._look_for_idle: Nanos = 0
         for listener in listeners:
             self._watch(listener)
 
@@ -102,6 +123,14 @@ class SocketWorld:
         """A message that is encoded already, to whoever dialed in and asked in bulk."""
         self._of_role[link.role].answer(link, kind, body)
 
+    def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
+        """The same for many."""
+        of: dict[str, list[tuple[Link, bytes]]] = {}
+        for message in messages:
+            of.setdefault(message[0].role, []).append(message)
+        for role, some in of.items():
+            self._of_role[role].answers(kind, some)
+
     def write(self, group: Sequence[Write]) -> int:
         """There is no disk in this world."""
         raise AssertionError(f"a service without a log writes {group}")
@@ -116,15 +145,29 @@ class SocketWorld:
     def wait(self, until: Nanos | None) -> None:
         """Until something arrives or `until`; at most `WAIT_MS_MAX`."""
         now = monotonic_ns()
-        wakes = [outgoing.wake_at for outgoing in self._peers.values()]
-        times = [when for when in (until, *wakes) if when is not None]
+        for outgoing in self._peers.values():
+            when = outgoing.wake_at
+            if when is not None and (until is None or when < until):
+                until = when
         timeout = WAIT_MS_MAX
-        if times:
-            timeout = min(timeout, max(0, -(-(min(times) - now) // 1_000_000)))
-        ready = self._poller.poll(timeout)
-        # Looking into a socket that has nothing costs more than taking a message from one that has.
-        self._ready = set(ready) if ready else None
-        self._let_go(now)
+        if until is not None:
+            timeout = min(timeout, max(0, -(-(until - now) // 1_000_000)))
+        later, self._later = self._later, []
+        if later:
+            self._poller.poll(min(timeout, LATER_MS), later)
+            self._ready = None  # of them it is not known
+        else:
+            ready = self._poller.poll(timeout)
+            # Looking into a socket that has nothing costs more than to take a message from one.
+            self._ready = set(ready) if ready else None
+        if now >= self._look_for_idle:
+            self._look_for_idle = now + LOOK_FOR_IDLE
+            self._let_go(now)
+
+    def later(self) -> None:
+        """What peers say next is not urgent: the next `wait` does not end because of it. It is
+        taken in with whatever does, or when a moment has passed."""
+        self._later += [outgoing.frames for outgoing in self._peers.values()]
 
     def look(self) -> bool:
         """Whether something has arrived; for whoever waits elsewhere, by `descriptors`."""
@@ -177,6 +220,15 @@ class SocketWorld:
                 outgoing.close()
                 if outgoing.link is not None:
                     self._gone.append(Linked(outgoing.peer, False))
+
+    def watch(self, end: Pollable) -> None:
+        """Wait for this too, which belongs to a listener of ours, and is drained by it."""
+        self._watch(end)
+
+    def unwatch(self, end: Pollable) -> None:
+        """Not any more; it is about to be closed."""
+        for source in end.pollables():
+            self._poller.remove(source)
 
     def _watch(self, end: Pollable) -> None:
         for source in end.pollables():

@@ -13,14 +13,13 @@ leaves things as they were.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from engine.kernels.records import Batch, measure
 from engine.storage.directory import Directory, File
 from engine.storage.entries import Append, Base, Entry, GroupLog, Position, State
 from engine.storage.groups import Cache, Columns, Group, bytes_of
-from engine.storage.reading import fitting, load
+from engine.storage.reading import fitting, load, tail_of
 from engine.storage.records import (
     HEAD_BYTES,
     HEADER_BYTES,
@@ -34,21 +33,21 @@ from engine.storage.records import (
 from engine.storage.recovery import Finding, Recovery
 from engine.storage.segments import (
     OPENING,
+    SMALL_SEGMENT,
     LogSettings,
     NoSpace,
     Segment,
     Spares,
     begin_segment,
-    capacity,
     close_all,
     fill,
     full,
     open_segments,
+    opening_bytes,
 )
 
 __all__ = ["Log", "LogSettings", "NoSpace"]
 
-SMALL_SEGMENT: int = 1 << 20  # bytes of a segment that is made while somebody waits for it
 RESERVE_MAX = 64 << 10
 """Bytes kept for hard states and bases when appends are refused."""
 LogWrite = Append | State | Base
@@ -91,6 +90,7 @@ class Log:
         self._active: Segment
         self._before_batch: list[bytes | bytearray | memoryview] = []
         """What `_rotate` leaves to be written with the next batch."""
+        self._late: tuple[File, int, list[bytes | bytearray | memoryview]] | None = None
 
     @classmethod
     def open(cls, directory: Directory, settings: LogSettings, salts: Callable[[], int]) -> Log:
@@ -116,12 +116,13 @@ class Log:
     def _begin(self, number: int) -> None:
         """Write the segment that this life of the log begins with; durable on return."""
         groups = self._sorted()
-        tails = [self._tail(group) for group in groups]
+        tails = [tail_of(self._segments, group, self._durable) for group in groups]
         size = sum(map(measure, tails)) + self._head_bytes()
         states = STATE_BYTES * len(groups)
         header = Header(number, self._salts(), self._end, self._chain)
-        sizes = self._opening_bytes(size + states), size + states
-        file, total = begin_segment(self._directory, self._spares, sizes)
+        besides = self._head_bytes() + self._reserve
+        opening = opening_bytes(size + states, self._settings.segment_bytes, besides)
+        file, total = begin_segment(self._directory, self._spares, (opening, size + states))
         segment = Segment(number, file, header, total)
         self._segments[number] = self._active = segment
         batch = Batch(size, segment.seed, segment.start, self._chain, self._durable)
@@ -150,26 +151,14 @@ class Log:
             group.pin(0)
             self.recovered[group.number] = group.recovered()
 
-    def _tail(self, group: Group) -> tuple[Entry, ...]:
-        """The entries of a group that are not known to be durable."""
-        count = len(group.positions) - bisect_left(group.positions, self._durable)
-        last = group.end.last
-        return tuple(load(self._segments, group, last + 1 - count, last))
-
-    def _opening_bytes(self, size: int) -> int:
-        """How large the first segment is, to have room for `size` bytes of records and more."""
-        whole = self._settings.segment_bytes
-        wanted = size + 2 * HEADER_BYTES + min(whole, SMALL_SEGMENT)
-        enough = capacity(whole) >= size + self._head_bytes() + self._reserve
-        return min(whole, wanted) if enough else wanted
-
     def _sorted(self) -> list[Group]:
         return sorted(self._groups.values(), key=lambda group: group.number)
 
     # --- appending -------------------------------------------------------------------------------
 
-    def append(self, group_of_writes: Sequence[LogWrite]) -> int:
-        """Write one batch, which is durable once its mark is settled: the mark.
+    def append(self, group_of_writes: Sequence[LogWrite], *, later: bool = False) -> int:
+        """Write one batch, which is durable once its mark is settled: the mark. `later`: it is not
+        in the file before `flush`, or before anything else is done with the log.
 
         NoSpace without any effect; OSError.
         """
@@ -187,8 +176,14 @@ class Log:
                 self._put(batch, write)
             for number in told:
                 self._groups[number].put_state(batch)
-            self._write(batch, touched)
+            self._write(batch, touched, later)
         return self._end
+
+    def flush(self) -> None:
+        """Write what was appended to be written `later`. OSError."""
+        if self._late is not None:
+            self._late[0].write(*self._late[1:])
+            self._late = None
 
     def forget(self, number: int, lost: Position) -> None:
         """Begin the log of a group anew, empty, because a snapshot that it needs is gone.
@@ -226,13 +221,14 @@ class Log:
             batch.base(group.number, write.last, write.term, write.config)
             group.rebase(write)
 
-    def _write(self, batch: Batch, touched: tuple[int, ...]) -> None:
+    def _write(self, batch: Batch, touched: tuple[int, ...], later: bool = False) -> None:
         """Write a batch behind what `_make_room` has prepared."""
         offset = 0 if self._before_batch else offset_of(self._end)
         pieces, self._before_batch = [*self._before_batch, batch.data], []
-        active = self._active
-        active.file.write(offset, pieces)
-        self._dirty.add(active.number)
+        self._late = self._active.file, offset, pieces
+        if not later:
+            self.flush()
+        self._dirty.add(self._active.number)
         self._end, self._chain = batch.position, batch.previous
         self._told, self._batch_end = batch.watermark, self._end
         self._before, self._batch = self._batch, touched
@@ -259,6 +255,7 @@ class Log:
         """
         if self._failed is not None:
             raise self._failed
+        self.flush()
         rest = self._active.limit - self._end - size
         if rest < 0 or (plain and rest < self._reserve):
             self._go_on(size, plain, rest)
@@ -311,6 +308,7 @@ class Log:
         """
         if self._failed is not None:
             raise self._failed
+        self.flush()
         with self._lock:
             dirty, self._dirty = self._dirty, set()
             names, self._names_changed = self._names_changed, False
@@ -383,6 +381,7 @@ class Log:
         cached = known.cached(first, last)
         if len(cached) == last + 1 - first:
             return tuple(cached)
+        self.flush()
         return tuple(load(self._segments, known, first, last))
 
     # --- maintenance -----------------------------------------------------------------------------
@@ -420,31 +419,32 @@ class Log:
         that no power loss brings an old one back without those that came after it.
         """
         oldest = min(self._segments)
-        if oldest >= number_of(self._durable) or self._removed_at >= self._durable:
+        durable = self._durable
+        if oldest >= number_of(durable) or self._removed_at >= durable or self._holders(oldest):
             return False
-        for group in self._groups.values():
-            if group.lost is not None or number_of(group.needed(self._durable)) <= oldest:
-                return False
         self._spares.recycle(self._segments.pop(oldest))
         self._dirty.discard(oldest)
         self._names_changed = True
         self._removed_at = self._end
         return True
 
+    def _holders(self, oldest: int) -> tuple[int, ...]:
+        """The groups that need this segment."""
+
+        def needs(group: Group) -> bool:
+            return group.lost is not None or number_of(group.needed(self._durable)) <= oldest
+
+        return tuple(group.number for group in self._sorted() if needs(group))
+
     def oldest(self) -> tuple[int, ...]:
         """The groups that need the oldest segment: a snapshot of each lets it go."""
         with self._lock:
             oldest = min(self._segments)
-            if oldest == self._active.number:
-                return ()
-            return tuple(
-                group.number
-                for group in self._sorted()
-                if number_of(group.needed(self._durable)) <= oldest
-            )
+            return () if oldest == self._active.number else self._holders(oldest)
 
     def close(self) -> None:
         """Close the files, without syncing; a second call does nothing."""
+        self.flush()
         close_all(list(self._segments.values()))
         self._segments = {}
         self._spares.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 
 from engine.errors import DamagedData
@@ -54,3 +55,10 @@ def _load_some(segments: Mapping[int, Segment], group: Group, first: int, last: 
         why = f"not all of the entries {first} to {first + stop - at - 1} of group {group.number}"
         raise DamagedData(segment.name, offset_of(begin), f"{why} are whole")
     return found
+
+
+def tail_of(segments: Mapping[int, Segment], group: Group, durable: int) -> tuple[Entry, ...]:
+    """The entries of a group that are not known to be durable. DamagedData, OSError."""
+    many = len(group.positions) - bisect_left(group.positions, durable)
+    last = group.end.last
+    return tuple(load(segments, group, last + 1 - many, last))

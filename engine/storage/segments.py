@@ -105,6 +105,16 @@ def close_all(segments: list[Segment]) -> None:
         segment.file.close()
 
 
+SMALL_SEGMENT: int = 1 << 20
+"""Bytes of a segment that is made while somebody waits for it."""
+
+
+def opening_bytes(size: int, whole: int, besides: int) -> int:
+    """How large a log's first segment is, to have room for `size` bytes of records and more."""
+    wanted = size + 2 * HEADER_BYTES + min(whole, SMALL_SEGMENT)
+    return min(whole, wanted) if capacity(whole) >= size + besides else wanted
+
+
 def begin_segment(directory: Directory, spares: Spares, sizes: tuple[int, int]) -> tuple[File, int]:
     """A file `opening` of zeros: (it, its size). NoSpace, OSError.
 

@@ -1,24 +1,28 @@
-"""Where a server may listen: a private ipc socket, or loopback TCP behind a token.
+"""Where a server may listen: a private ipc socket, loopback TCP behind a token, or TCP with keys.
 
 =========================  ====================================================================
 `ipc://*`                  a socket in a fresh directory that only its owner can enter
 `ipc://PATH`               the same in a directory of the caller's, which must be as private
-`tcp://127.0.0.1:PORT`     loopback, PORT may be `*`; needs a token (`engine.wire.keys`)
+`tcp://127.0.0.1:PORT`     loopback, PORT may be `*`; needs a token (`engine.wire.keys`) or keys
+`tcp://ADDRESS:PORT`       any other; needs keys (`engine.wire.curve`), and all is encrypted
 =========================  ====================================================================
 
-Anything else is refused, in both directions: there is no encryption here, so no byte of ours may
-leave the machine.
+A server is given the number of its interface, 0.0.0.0 for all, and never a name; whoever dials may
+say a name. An IPv6 address stands in [brackets]. Anything else is refused, in both directions: what
+is not encrypted may not leave the machine.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 from typing import Any
 
 from engine.errors import RefusedError, UsageError
+from engine.wire import keys
 
 IPC_PATH_MAX = 107 if sys.platform == "linux" else 103
 """Bytes of a Unix socket's path, from `struct sockaddr_un`."""
@@ -56,6 +60,10 @@ def check_listen(address: str, token: str | None) -> None:
         status = os.stat(directory)
     except OSError as error:
         raise UsageError(f"Cannot listen at {address}: {error.strerror}.") from None
+    if os.path.islink(directory):
+        raise RefusedError(
+            f"{directory} is a symbolic link, which may lead elsewhere tomorrow: name the folder."
+        )
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError(
             f"{directory} is open to other users, who could then give orders here: "
@@ -128,11 +136,14 @@ def _check_kind(address: str, token: str | None, *, allow_wildcard: bool) -> Non
                 f"The socket path in {address} has {len(path)} bytes; 1 to {IPC_PATH_MAX} work."
             )
         return
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
     if not address.startswith(_LOOPBACK):
-        raise RefusedError(
-            f"{address} is not on this machine's loopback: use ipc://PATH or {_LOOPBACK}PORT."
-        )
-    port = address.removeprefix(_LOOPBACK)
+        if not address.startswith("tcp://") or token is None or not keys.is_keys(token):
+            raise RefusedError(
+                f"{address} is not on this machine's loopback: use ipc://PATH or {_LOOPBACK}PORT, "
+                "or tcp:// with a folder of keys (`engine keys --help`)."
+            )
+        _check_host(address, host, listens=allow_wildcard)
     if not (allow_wildcard and port == "*") and not (port.isascii() and port.isdigit()):
         raise UsageError(f"{address} names no port: use {_LOOPBACK}PORT.")
     if port != "*" and not 0 < int(port) < 65536:
@@ -141,6 +152,23 @@ def _check_kind(address: str, token: str | None, *, allow_wildcard: bool) -> Non
         raise RefusedError(
             f"{address} can be reached by every user of this machine, so it needs a token file."
         )
+
+
+def _check_host(address: str, host: str, *, listens: bool) -> None:
+    """UsageError. A name is looked up anew whenever it is dialed, which keys make harmless."""
+    import ipaddress
+
+    try:
+        number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        if listens or not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", host, re.ASCII):
+            what = "the number of an interface" if listens else "a host"
+            raise UsageError(f"{address} does not name {what}: use tcp://10.0.0.1:PORT.") from None
+        return
+    if (number.version == 6) != host.startswith("["):
+        raise UsageError(f"{address}: an IPv6 address, and no other, stands in [brackets].")
+    if number.is_unspecified and not listens:
+        raise UsageError(f"{address} is nobody's address: dial the one that a server advertises.")
 
 
 def _is_text(path: str) -> bool:

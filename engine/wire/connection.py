@@ -5,8 +5,9 @@ The handshake and the rules are in `engine.wire.endpoint`.
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -16,6 +17,7 @@ from engine.kernels.frames import Frames
 from engine.wire import addresses, codec, envelope, keys
 from engine.wire.codec import WireError
 from engine.wire.handshake import (
+    HANDSHAKE_MS,
     Again,
     Challenge,
     Hello,
@@ -26,15 +28,22 @@ from engine.wire.handshake import (
     frame_of,
 )
 
+if TYPE_CHECKING:
+    from engine.wire.passport import Passport
+
 RECONNECT_MS, RECONNECT_MAX_MS = 4, 250
+CONNECT_MS = 2_000
+"""A host that was cut off is dialed again soon: the system itself would wait for longer and longer
+between its tries, and find out up to a minute after it is back."""
+_TCP = ((zmq.CONNECT_TIMEOUT, CONNECT_MS), (zmq.HANDSHAKE_IVL, HANDSHAKE_MS))
 
 
 class Connection:
     """One DEALER socket and who we are to the listener at its other end.
 
     `node` -1 asks the listener for a number. `cluster` 0 accepts whichever is there. `token` is the
-    path of a token file, for TCP. `context` None makes one of its own.
-    RefusedError or UsageError for an address that is not of this machine.
+    path of a token file or of keys (`engine.wire.curve`), for TCP. `context` None makes one of its
+    own. RefusedError or UsageError for an address that is not of this machine, without keys.
     """
 
     def __init__(
@@ -52,9 +61,10 @@ class Connection:
         self.address, self.cluster = address, cluster
         self.link: Link | None = None
         self._hello = Hello(role, node, incarnation, os.urandom(keys.NONCE_BYTES))
-        self._token = None
+        self._token: str | None = None
+        self._passport: Passport | None = None
         if token is not None and address.startswith("tcp://"):
-            self._token = keys.read_token(token)
+            self._prove_by(token)
         self._number = 0
         self._trusted = self._token is None
         self._ends = MonitoredSocket(
@@ -63,14 +73,31 @@ class Connection:
                 (zmq.IMMEDIATE, 1),
                 (zmq.RECONNECT_IVL, RECONNECT_MS),
                 (zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS),
+                *(_TCP if address.startswith("tcp://") else ()),
+                (zmq.IPV6, int(address.startswith("tcp://["))),
             ),
             context,
+            events=0 if self._passport is None else self._passport.events,
         )
         self._socket, self._frames = self._ends.socket, self._ends.frames
+
+    def _prove_by(self, token: str) -> None:
+        """By keys, if that is what it is."""
+        if keys.is_keys(token):
+            from engine.wire.passport import Passport  # only who has keys needs it
+
+            self._passport = Passport(token, self.address, self._hello.role)
+        else:
+            self._token = keys.read_token(token)
 
     def pollables(self) -> tuple[Frames | int, ...]:
         """What to wait on for reading before looking again."""
         return self._ends.pollables
+
+    @property
+    def frames(self) -> Frames:
+        """The one of them where messages arrive."""
+        return self._frames
 
     def close(self, linger_ms: int = 0) -> None:
         """Leave; messages already sent get `linger_ms` to do so too."""
@@ -82,11 +109,21 @@ class Connection:
 
     def _dial(self) -> None:
         """UsageError for what is no address to ZeroMQ."""
+        if self._passport is not None:
+            self._passport.show(self._socket)
         try:
             self._socket.connect(self.address)
         except zmq.ZMQError as error:
             self.close()
             raise UsageError(f"{self.address!a} cannot be dialed: {error.strerror}.") from None
+
+    def _hang_up(self) -> None:
+        """Before it dials anew."""
+        try:
+            self._socket.disconnect(self.address)
+        except zmq.ZMQError as error:
+            if error.errno != errno.ENOENT:
+                raise
 
     def _receive_now(self) -> Any:
         """The next message for the user among those that have arrived, else None."""
@@ -112,7 +149,11 @@ class Connection:
                 self._refused(_refusal(value, self.address), forgotten=value.why == "link")
             elif self._number:
                 if (cluster, number) == (self.cluster, self._number) and kind not in _HANDSHAKE:
-                    return value
+                    if self._passport is None or not self._passport.forged(value):
+                        return value
+                    self._refused(
+                        RefusedError(f"{self.address} speaks in the name of another member.")
+                    )
             elif isinstance(value, Challenge) and self._token is not None:
                 self._answer(value)
             elif isinstance(value, Welcome) and self._trusted:

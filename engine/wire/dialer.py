@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic
-from typing import Any
+from time import monotonic, monotonic_ns
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -13,8 +13,13 @@ from engine.errors import ConnectionFailed
 from engine.wire.connection import Connection
 from engine.wire.handshake import frame_of
 
+if TYPE_CHECKING:
+    from engine.wire.passport import Passport
+
 GRACE_SECONDS = 3.0
 """A dialer whose connection went gives up after so long without another."""
+LOOK_MS = 250
+"""With keys, how often it is looked whether the server is still allowed."""
 
 
 class Dialer(Connection):
@@ -94,6 +99,8 @@ class Dialer(Connection):
 
         ConnectionFailed if the server's process ended, or a proven link has been down too long.
         """
+        if self._passport is not None:
+            self._leave_if_revoked(self._passport)
         now = monotonic()
         until = deadline
         if self.link is not None and self._down_since is not None:
@@ -104,6 +111,8 @@ class Dialer(Connection):
         timeout = -1 if until is None else max(0, int((until - now) * 1000) + 1)
         if deadline is not None and now >= deadline:
             timeout = 0  # still looks once, or news would never be taken by who polls with 0
+        if self._passport is not None and not 0 <= timeout < LOOK_MS:
+            timeout = LOOK_MS
         polled: list[tuple[Any, int]] = [(self._socket, event), (self._ends.monitor, zmq.POLLIN)]
         ready: list[tuple[Any, int]] = zmq.zmq_poll(
             [*polled, *((fd, zmq.POLLIN) for fd in self._watch)], timeout
@@ -118,12 +127,30 @@ class Dialer(Connection):
 
     def _take_news(self) -> None:
         for event in self._ends.news():
+            if self._passport is not None:
+                self._show(self._passport, event)
+            if event not in (zmq.EVENT_DISCONNECTED, zmq.EVENT_HANDSHAKE_SUCCEEDED):
+                continue
             if event == zmq.EVENT_DISCONNECTED:
                 # A listener that takes connections and ends them keeps saying so.
                 self._down_since = self._down_since or monotonic()
             else:
                 self._down_since = None
                 self._introduce()
+
+    def _leave_if_revoked(self, passport: Passport) -> None:
+        """ConnectionFailed if the server is not one that is allowed any more."""
+        if (why := passport.dismissed(monotonic_ns())) is not None:
+            self._hang_up()
+            raise why
+
+    def _show(self, passport: Passport, event: int) -> None:
+        """RefusedError or ConnectionFailed if our key, or the listener's, will not do."""
+        if (error := passport.heard(event)) is not None:
+            raise error
+        if passport.dial_at is not None:
+            self._hang_up()
+            self._dial()
 
     def _nobody(self, seconds: float) -> str:
         if self._down_since is None:

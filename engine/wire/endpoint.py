@@ -6,12 +6,14 @@ other things to do.
 Handshake, one envelope each::
 
     dialer    Hello(role, node, incarnation, nonce)
-    listener  Challenge(nonce, proof)               over TCP only; the dialer checks the proof
-    dialer    Proof(proof)                          over TCP only
+    listener  Challenge(nonce, proof)               with a token only; the dialer checks the proof
+    dialer    Proof(proof)                          with a token only
     listener  Welcome(node, incarnation)            the header carries the link and cluster numbers
               Refused(why, text)                    instead, at any point
 
-Over ipc the private directory is the proof. From `Welcome` on every envelope of this dialer carries
+Over ipc the private directory is the proof. With keys (`engine.wire.curve`) CURVE has proven both
+sides before the hello, and what a key may be is in a list: `engine.wire.zap` guards the listener,
+`engine.wire.passport` is what a dialer has. From `Welcome` on every envelope of this dialer carries
 its random link number. That number, never ZeroMQ's routing id, says who speaks: a dialer that lost
 its connection and got another (with another routing id) says `Again` and is the same link.
 

@@ -5,7 +5,7 @@ How they are used is in `engine.wire.endpoint`.
 
 # Annotations stay types here, not text: the codec reads them, and text would have to be compiled.
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
@@ -18,6 +18,8 @@ from engine.wire.codec import message
 HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 15_000
 """Generous: a stopped debugger or a suspended terminal job is not dead."""
+HANDSHAKE_MS = 5_000
+"""A connection whose handshake takes longer is ended."""
 NEWS_MAX = 1 << 16
 QUEUE_MESSAGES = 4096
 """High-water mark of each direction of each connection."""
@@ -58,7 +60,8 @@ class Welcome(Record):
 
 @message(5)
 class Refused(Record):
-    """`why` is `token`, `cluster`, `version`, `role`, `stale` or `link`; `text` a sentence."""
+    """`why` is `token`, `cluster`, `version`, `role`, `stale`, `link`, or with keys `claim`, `key`
+    or `sender`; `text` is a sentence."""
 
     why: str
     text: str
@@ -82,7 +85,11 @@ class MonitoredSocket:
         kind: int,
         options: Sequence[tuple[int, int]],
         context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+        *,
+        events: int = 0,
+        named: bool = False,
     ) -> None:
+        """`events` besides those two; `named` as `Frames` has it."""
         self._own = context is None
         # Blocking is right: shutting down means waiting for LINGER and not a moment more.
         self.context = context or zmq.Context()
@@ -98,12 +105,13 @@ class MonitoredSocket:
         )
         for option, value in (*common, *options):
             self.socket.setsockopt(option, value)
-        self.frames = Frames(self.socket, routed=kind == zmq.ROUTER)
+        self.frames = Frames(self.socket, routed=kind == zmq.ROUTER, named=named)
         """The socket's, without what pyzmq's own way costs."""
         self.monitor = self.socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | events
         )
-
+        self.hear: Callable[[int, int, str], None] | None = None
+        """Is told all news: event, value, address."""
         self._news = Frames(self.monitor, routed=True)  # an event has two parts as well
         self.pollables = self.frames, self._news
         """What to wait on for reading."""
@@ -114,6 +122,10 @@ class MonitoredSocket:
             self._news.quiet = False  # as of now; whoever asks again has to look
             return []
         _, events = self._news.receive(NEWS_MAX, 1 << 20)
+        if self.hear is not None:
+            for event, address in events:
+                what, value = struct.unpack_from("=HI", event)
+                self.hear(what, value, address.decode())
         return [struct.unpack_from("=H", event)[0] for event, _ in events]
 
     def close(self) -> None:

@@ -18,6 +18,12 @@ TOKEN_BYTES = 32
 NONCE_BYTES = 16
 
 
+def is_keys(path: str) -> bool:
+    """Whether it names a folder of keys (`engine.wire.curve`), or one key in it by FOLDER/NAME;
+    else it is a token file."""
+    return os.path.isdir(path) or os.path.isfile(f"{path}.secret")
+
+
 def make_token(path: str) -> str:
     """Write a new token to `path` (mode 0600, never over an existing file); the token as hex."""
     token = os.urandom(TOKEN_BYTES).hex()

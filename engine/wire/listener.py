@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from engine.contract import Event, Link, Linked, Received, Requests
-from engine.errors import RefusedError
+from engine.errors import EngineError, RefusedError
 from engine.kernels.frames import Frames
 from engine.record import Record
 from engine.wire import addresses, codec, envelope, keys
 from engine.wire.codec import WireError
 from engine.wire.envelope import PREFIX_BYTES
 from engine.wire.handshake import (
+    HANDSHAKE_MS,
     Again,
     Challenge,
     Hello,
@@ -27,6 +28,9 @@ from engine.wire.handshake import (
     Welcome,
     frame_of,
 )
+
+if TYPE_CHECKING:
+    from engine.wire.zap import Guard
 
 ASSIGNED_NODE_FIRST = 1_000_000
 """Nodes that ask for a number get one from here up; those below are the server's to give."""
@@ -51,12 +55,13 @@ class Listener:
     """The server's end. Sole owner of `address`; ties each proven dialer to a `Link`.
 
     `ipc://*` makes a private directory, removed by `close`; `address` is then the real address.
-    `token` is the path of a token file, for TCP. `cluster` 0 draws a number.
+    `token` is the path of a token file or of keys, for TCP. `cluster` 0 draws a number.
     Roles not listed are refused. Messages of the kind `bulk` are not decoded: all of one `drain`
     come as one `Requests`. RefusedError, UsageError.
 
-    `counts`: received, sent, lost (no such link, or its queue is full), refused (dialers),
-    malformed (frames).
+    `counts`: received, sent, lost (no such link, or its queue is full), refused (dialers, and by
+    reason as `refused_why`), malformed (frames); with keys, dismissed (links of keys that were
+    revoked).
     """
 
     def __init__(
@@ -75,10 +80,11 @@ class Listener:
         addresses.check_listen(address, token)
         self.cluster = cluster or _random_number()
         self.counts = dict.fromkeys(("received", "sent", "lost", "refused", "malformed"), 0)
-        self._token = None
-        if token is not None and address.startswith("tcp://"):
-            self._token = keys.read_token(token)
+        self._token: str | None = None
+        self._guard: Guard | None = None
         self.roles = frozenset(roles)
+        if token is not None and address.startswith("tcp://"):
+            self._protect(token)
         self._bulk = bulk
         self._requests: list[tuple[Link, bytes]] = []
         self._proven: dict[bytes, tuple[bytes, Link]] = {}
@@ -93,11 +99,17 @@ class Listener:
         self._next_node = ASSIGNED_NODE_FIRST
         self._pending: list[Event] = []
         self._probes = 0
-        self._ends = MonitoredSocket(zmq.ROUTER, ((zmq.ROUTER_MANDATORY, 1),))
+        self._ends = self._made(address)
         self._socket, self._frames = self._ends.socket, self._ends.frames
-        self._pollables = self._ends.pollables
+        self._pollables: tuple[Frames | int, ...] = self._ends.pollables
         try:
+            if self._guard is not None:
+                self._guard.stand(self._socket)
+                self._pollables = *self._pollables, self._guard.pollable
             self._socket.bind(address)
+        except EngineError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             why = error.strerror
@@ -107,6 +119,31 @@ class Listener:
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         if address.startswith("ipc://"):
             self._path = address.removeprefix("ipc://")
+        if self._guard is not None:
+            self._guard.listens(self.address)
+
+    def _protect(self, token: str) -> None:
+        """By keys, if that is what it is."""
+        if keys.is_keys(token):
+            from engine.wire.zap import Guard  # 4 ms, and only who has keys needs it
+
+            self._guard = Guard(token, self.roles, self.counts)
+        else:
+            self._token = keys.read_token(token)
+
+    def _made(self, address: str) -> MonitoredSocket:
+        options = [(zmq.ROUTER_MANDATORY, 1)]
+        if address.startswith("tcp://"):
+            options.append((zmq.HANDSHAKE_IVL, HANDSHAKE_MS))
+        if address.startswith("tcp://["):
+            options.append((zmq.IPV6, 1))
+        if self._guard is None:
+            return MonitoredSocket(zmq.ROUTER, options)
+        from engine.wire.zap import WATCHED
+
+        ends = MonitoredSocket(zmq.ROUTER, options, events=WATCHED, named=True)
+        ends.hear = self._guard.hear
+        return ends
 
     def pollables(self) -> tuple[Frames | int, ...]:
         """What to wait on for reading before the next `drain`."""
@@ -115,7 +152,12 @@ class Listener:
     @property
     def restless(self) -> bool:
         """To be drained even if nothing arrives."""
-        return self._probes > 0
+        return self._probes > 0 or (self._guard is not None and self._guard.due)
+
+    @property
+    def complaint(self) -> str:
+        """Why nobody new is let in; "" while all is well."""
+        return "" if self._guard is None else self._guard.complaint
 
     @property
     def links(self) -> list[Link]:
@@ -130,9 +172,14 @@ class Listener:
             self._probe()
         while self._down and next(iter(self._down.values())) <= monotonic() - FORGET_SECONDS:
             self._forget(next(iter(self._down)))
+        if self._guard is not None:
+            self._dismiss(self._guard)
+        others: Iterable[tuple[bytes, bytes]]
         self._requests, others = self._frames.receive(frames, size, self._proven)
         self.counts["malformed"] += self._frames.malformed
         self._frames.malformed = 0
+        if self._guard is not None:
+            others = self._guard.heard(others)  # it knows what else is said of each
         for route, frame in others:
             self._take(route, frame)
         events, self._pending = self._pending, []
@@ -163,6 +210,15 @@ class Listener:
         sent = self._sent(number, self._frames.send(route, head, body))
         self.counts["sent" if sent else "lost"] += 1
         return sent
+
+    def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
+        """`answer` for many; bodies are at most `envelope.BODY_MAX` bytes."""
+        lost = self._frames.answer(kind, self.cluster, self._ways, messages)
+        for number, error in lost:
+            if number:
+                self._sent(number, error)
+        self.counts["lost"] += len(lost)
+        self.counts["sent"] += len(messages) - len(lost)
 
     def close(self, linger_ms: int = 0) -> None:
         """Stop listening; messages already sent get `linger_ms` to leave."""
@@ -208,6 +264,13 @@ class Listener:
         if peer is None:
             self._refuse(route, "link", "The server does not know this link (any more).")
             return
+        if self._guard is not None:
+            if not self._guard.has(number):
+                self._refuse(route, "key", "This link was given to another key.")
+                return
+            if self._guard.forged(value):
+                self._refuse(route, "sender", "This key belongs to another member.")
+                return
         self._here(route, number, peer)
         if isinstance(value, bytes):
             self._requests.append((peer.link, value))
@@ -236,29 +299,59 @@ class Listener:
             or len(hello.nonce) != keys.NONCE_BYTES
         ):
             self._refuse(route, "role", f"No {hello.role!r} numbered {hello.node} belongs here.")
+        elif self._guard is not None:
+            self._hello_by_key(self._guard, route, hello)
         elif self._token is None:
             self._welcome(route, hello)
         else:
-            nonce = os.urandom(keys.NONCE_BYTES)
+            before = self._challenges.get(route)
+            if before is not None and before[0] == hello:
+                nonce = before[1]  # it only says it again: the answer to the first one will do
+            else:
+                nonce = os.urandom(keys.NONCE_BYTES)
             if len(self._challenges) >= CHALLENGES_MAX:
                 self._challenges.pop(next(iter(self._challenges)))
             self._challenges[route] = hello, nonce
             proof = keys.proof(self._token, "listener", hello.nonce, nonce)
             self._send(route, 0, Challenge(nonce, proof))
 
-    def _welcome(self, route: bytes, hello: Hello) -> None:
+    def _hello_by_key(self, guard: Guard, route: bytes, hello: Hello) -> None:
+        name, why = guard.claim(hello.role)
+        if why == "claim":
+            self._refuse(route, why, f"The key {name} is not allowed to speak as {hello.role}.")
+        elif why:
+            self._refuse(route, why, "This key is not allowed here.")
+        else:
+            self._welcome(route, hello, name)
+
+    def _dismiss(self, guard: Guard) -> None:
+        """Whoever is not allowed any more goes; and those who knock get their answer."""
+        guard.answer()
+        if guard.due:
+            for number in guard.dismissed():
+                peer = self._peers[number]
+                self._forget(number)
+                if peer.up:
+                    self._pending.append(Linked(peer.link, False))
+
+    def _welcome(self, route: bytes, hello: Hello, principal: str = "") -> None:
         number = self._nonces.get((hello.role, hello.nonce))
+        if number is not None and self._guard is not None and not self._guard.has(number):
+            self._refuse(route, "key", "This hello is another key's.")
+            return
         if number is None:
             node = hello.node
             if node == -1:
                 node, self._next_node = self._next_node, self._next_node + 1
-            link = Link(hello.role, node, hello.incarnation)
+            link = Link(hello.role, node, hello.incarnation, principal)
             if not self._unseat(link):
                 self._refuse(route, "stale", f"A later {link.role} {node} is here already.")
                 return
             number = _random_number()
             self._peers[number] = _Peer(link, route, hello.nonce, True)
             self._seats[link.role, node] = self._nonces[link.role, hello.nonce] = number
+            if self._guard is not None:
+                self._guard.seat(number, link.role)
             self._pending.append(Linked(link, True))
         self._here(route, number, peer := self._peers[number])
         self._send(route, number, Welcome(peer.link.node, peer.link.incarnation))
@@ -270,6 +363,8 @@ class Listener:
             peer = self._peers[number]
             if peer.link.incarnation > newcomer.incarnation:
                 return False
+            if self._guard is not None and not self._guard.has(number):
+                return False  # a node is not taken over by another key
             self._forget(number)
             if peer.up:
                 self._pending.append(Linked(peer.link, False))
@@ -282,9 +377,12 @@ class Listener:
         self._down.pop(number, None)
         self._proven.pop(self._prefix(number), None)
         self._ways.pop(peer.link, None)
+        if self._guard is not None:
+            self._guard.leave(number)
 
     def _refuse(self, route: bytes, why: str, text: str) -> None:
         self.counts["refused"] += 1
+        self.counts[f"refused_{why}"] = self.counts.get(f"refused_{why}", 0) + 1
         self._send(route, 0, Refused(why, text))
 
     def _send(self, route: bytes, number: int, value: Any) -> bool:

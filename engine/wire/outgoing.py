@@ -6,13 +6,16 @@ The handshake and the rules are in `engine.wire.endpoint`.
 from __future__ import annotations
 
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from engine.contract import DRAIN_FRAMES_MAX, Event, Linked, Nanos, Received, peer
 from engine.errors import EngineError
 from engine.wire.connection import Connection
+
+if TYPE_CHECKING:
+    from engine.wire.passport import Passport
 
 HELLO_AGAIN: Nanos = 250_000_000
 """A hello may be lost on the way, and a listener that refused may think otherwise later."""
@@ -40,14 +43,21 @@ class Outgoing(Connection):
     def wake_at(self) -> Nanos | None:
         """When to `drain` even if nothing arrives."""
         waiting = self._connected and self.link is None
+        if self._passport is not None:
+            look = self._passport.wake_at
+            return min(look, self._said_at + HELLO_AGAIN) if waiting else look
         return self._said_at + HELLO_AGAIN if waiting else None
 
     def drain(self, frames: int = DRAIN_FRAMES_MAX) -> list[Event]:
         """What has arrived, up to so many frames, and whether the other end came or went."""
         for event in self._ends.news():
             self._lose()
-            self._connected = event != zmq.EVENT_DISCONNECTED
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             self._said_at = 0
+            if self._passport is not None:
+                self.refusal = self._passport.heard(event) or self.refusal
+        if self._passport is not None:
+            self._tend(self._passport)
         while frames > 0 and (value := self._receive_now()) is not None:
             self._events.append(Received(self.peer, value))
             frames -= 1
@@ -58,6 +68,17 @@ class Outgoing(Connection):
                 self._introduce()
         events, self._events = self._events, []
         return events
+
+    def _tend(self, passport: Passport) -> None:
+        """Dial anew when it is time to, and leave a server that is not allowed any more."""
+        now = monotonic_ns()
+        if (why := passport.dismissed(now)) is not None:
+            self._hang_up()
+            self._lose()
+            self._connected, self.refusal = False, why
+        if passport.dial_at is not None and now >= passport.dial_at:
+            self._hang_up()
+            self._dial()
 
     def send(self, value: Any) -> bool:
         """Hand a message to ZeroMQ; never waits. False: nobody is linked, and it is lost."""

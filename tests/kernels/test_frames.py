@@ -6,6 +6,7 @@ import os
 import random
 import select
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -149,6 +150,36 @@ def test_a_closed_socket_is_refused(pair: Pair) -> None:
         pair.here.send(b"", b"", b"")
 
 
+def test_many_are_answered_at_once(pair: Pair) -> None:
+    """As one by one, in envelopes; whose way is not known, or who is gone, is said."""
+    ways = {"here": (pair.route, 77), "gone": (b"nobody", 78)}
+    told = [(link, os.urandom(n * 40)) for n, link in enumerate(("here", "gone", "?", "here"))]
+    assert pair.here.answer(161, 5, ways, told) == [(78, zmq.EHOSTUNREACH), (0, 0)]
+    found: list[Any] = []
+    eventually(lambda: len(found) == 2 or found.extend(pair.there.receive(9, 1 << 20)[1]))
+    assert found == [envelope.pack(161, 5, 77, body) for link, body in told if link == "here"]
+
+
+def test_who_does_not_read_its_answers_loses_some(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        router = context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.SNDHWM, 1)
+        router.bind(f"ipc://{tmp_path}/s")
+        dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.RCVHWM, 1)
+        dealer.connect(f"ipc://{tmp_path}/s")
+        dealer.send(b"hello")
+        here = Frames(router, routed=True)
+        ways = {"it": (router.recv_multipart()[0], 3)}
+        lost = here.answer(1, 1, ways, [("it", bytes(1 << 20))] * 100)
+        assert lost
+        assert set(lost) == {(3, zmq.EAGAIN)}
+    finally:
+        context.destroy(linger=0)
+
+
 # --- waiting -------------------------------------------------------------------------------------
 
 
@@ -256,6 +287,43 @@ def test_it_is_woken_by_what_arrives(polled: Polled) -> None:
             os.read(polled.read, 1)
 
 
+def test_who_is_left_out_is_not_looked_at_this_time(polled: Polled) -> None:
+    pair, read = polled.pair, polled.read
+    os.write(polled.write, b"!")
+    pair.here.send(pair.route, b"", b"frame")
+    pair.there.send(None, b"", b"frame")
+    everything = {pair.here.socket, pair.there.socket, read}
+    eventually(lambda: polled.ready() == everything)
+    for without in ([pair.here], [read], [pair.there, read], [read, pair.here, pair.there]):
+        left = everything - {getattr(one, "socket", one) for one in without}
+        assert {getattr(o, "socket", o) for o in polled.poller.poll(20, without)} == left
+        assert polled.ready() == everything
+    with pytest.raises(ValueError, match="is not in list"):
+        polled.poller.poll(0, [polled.write])
+    assert polled.ready() == everything
+    pair.there.receive(9, 1 << 20)
+    os.read(read, 1)
+    pair.here.receive(9, 1 << 20)
+    assert polled.poller.poll(0, [pair.here]) == []
+    pair.there.send(None, b"", b"frame")
+    begin = time.monotonic()
+    assert polled.poller.poll(30, [pair.here]) == []
+    assert time.monotonic() - begin >= 0.028
+    assert polled.ready(5000) == {pair.here.socket}
+
+
+def test_who_was_looked_at_and_had_nothing_is_quiet(polled: Polled) -> None:
+    """Until it is used, or a look finds something; and whoever goes by it takes it back."""
+    router = polled.pair.here
+    for _ in range(2):  # it was used before the first look, and not before the second
+        assert polled.ready() == set()
+        assert router.quiet
+        router.quiet = False
+    polled.pair.there.send(None, b"", b"frame")
+    assert polled.ready(5000) == {router.socket}
+    assert not router.quiet
+
+
 def test_a_signal_is_heard(polled: Polled) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
@@ -293,3 +361,14 @@ def test_a_closed_socket_is_not_looked_into(polled: Polled) -> None:
         polled.poller.poll(0)
     with pytest.raises(ValueError, match="closed"):
         Poller().add(polled.pair.there)
+
+
+def test_named_frames_come_with_what_is_known_of_their_connection(pair: Pair) -> None:
+    """Without keys that is its descriptor, and no user."""
+    named = Frames(pair.router, routed=True, named=True)
+    pair.dealer.send(b"one")
+    found = eventually(lambda: named.receive(10, 1000)[1])
+    ((route, frame, user, way),) = found
+    assert (route, frame, user) == (pair.route, b"one", b"")
+    with socket.socket(fileno=os.dup(int(way))) as connection:
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgpack
 import pytest
 
-from engine.kernels.puts import puts
+from engine.kernels.puts import dropped, puts
 from engine.kv import machine as machines
 from engine.kv.commands import (
     append,
@@ -64,6 +65,31 @@ def _entries(rng: random.Random) -> list[bytes]:
     return entries
 
 
+def _wide_entries(rng: random.Random) -> list[bytes]:
+    """Frames of many plain puts, and nearly such; sessions and keys come twice at times."""
+    sessions = [new_session(0, rng.randbytes(8)) for _ in range(60)]
+    sequences = dict.fromkeys(sessions, 0)
+    entries = []
+    for time in range(40):
+        frames = []
+        for _ in range(rng.randrange(4)):
+            asked = []
+            for session in rng.sample(sessions, rng.choice((1, 2, 5, 14, 15, 16, 40))):
+                sequences[session] += rng.choice((1, 1, 1, 300))
+                key = b"key %d" % rng.randrange(rng.choice((4, 40)))
+                value = rng.randbytes(rng.choice((0, 9, 200, 255)))
+                asked.append(request(session, sequences[session], put(key, value)))
+            if rng.random() < 0.3:
+                session = rng.choice(sessions)
+                sequences[session] += rng.choice((0, 1, 1))
+                command = rng.choice((put(b"key 1", b"!"), delete(b"key 1"), put(b"k", b"", 7)))
+                late = request(session, max(1, sequences[session]), command)
+                asked.insert(rng.randrange(len(asked) + 1), late)
+            frames.append((0, pack_frame(time, *asked)))
+        entries.append(pack_entry(1, time * 2_000_000, frames))
+    return entries
+
+
 def _damaged(frame: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(len(frame))
     how = rng.randrange(3)
@@ -78,12 +104,18 @@ def _all_of(machine: Machine) -> tuple[Any, ...]:
     return machine.digest, machine.info(), b"".join(machine.pieces())
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_a_put_is_a_put_whoever_does_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_put_is_a_put_whoever_does_it(
+    seed: int, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(seed)
-    entries = _entries(rng)
+    entries = _wide_entries(rng) if wide else _entries(rng)
     tight = Limits()._replace(
-        key_bytes=40, value_bytes=255, request_bytes=300, state_bytes=rng.choice((800, 1 << 30))
+        key_bytes=40,
+        value_bytes=255,
+        request_bytes=rng.choice((5000, 20_000)) if wide else 300,
+        state_bytes=rng.choice((800, 9000, 1 << 30)),
     )
     ours, slow = Machine(), Machine()
     ours.limits = slow.limits = tight
@@ -96,7 +128,7 @@ def test_a_put_is_a_put_whoever_does_it(seed: int, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(machines, "puts", _takes_nothing)
         assert slow.apply(body) == answers
         taken += len(answers)
-    assert taken > 100
+    assert taken > (30 if wide else 100)
     assert b"".join(snapshot) == copy
     assert _all_of(ours) == _all_of(slow)
 
@@ -114,6 +146,43 @@ def test_most_puts_are_taken() -> None:
     assert len(answers) == 298
 
 
+@pytest.mark.parametrize("many", [1, 2, 14, 15, 16, 1024, 1025])
+def test_a_frame_may_hold_many(many: int) -> None:
+    sessions = [new_session(0, n.to_bytes(8, "big")) for n in range(many)]
+    frame = pack_frame(
+        7, *[request(one, 3, put(b"%d" % n, b"v")) for n, one in enumerate(sessions)]
+    )
+    answers: list[bytes] = []
+    rows = {one: bytes(16) for one in sessions}
+    done = puts(
+        [frame], 0, answers, {}, rows, [], [].append, None, (10, 10, 1 << 20), 5, 0, 0, 1 << 20
+    )  # fmt: skip
+    if many > 1024:
+        assert (done[0], answers) == (0, [])
+        return
+    assert done[:2] == (1, 5 + many)
+    answer = msgpack.unpackb(answers[0], use_list=False)
+    assert answer == (7, *[(0, 6 + n, 1) for n in range(many)])
+
+
+def test_no_part_of_a_frame_is_done_alone() -> None:
+    """What cannot be done by the kernel is left to the long way, from the frame's beginning."""
+    one, other = (new_session(0, bytes([n]) * 8) for n in (1, 2))
+    good = request(one, 3, put(b"key", b"value"))
+    table: dict[bytes, bytes] = {}
+    rows = {one: bytes(16), other: bytes(16)}
+    for bad in (
+        request(other, 3, delete(b"key")),
+        request(one, 4, put(b"key", b"again")),
+        request(other, 3, put(b"key" * 9, b"")),
+        request(new_session(0, b"unknown!"), 1, put(b"k", b"")),
+    ):
+        rest = (table, rows, [], [].append, None, (10, 10, 1000), 0, 0, 0, 1 << 20)
+        answers: list[bytes] = []
+        assert puts([pack_frame(1, good, bad)], 0, answers, *rest) == (0, 0, 0, 0, 0)
+        assert (answers, table, rows) == ([], {}, {one: bytes(16), other: bytes(16)})
+
+
 def test_it_stops_at_what_is_not_its_own() -> None:
     session = new_session(0, bytes(8))
     good = [pack_frame(n, request(session, n, put(b"key", b"value"))) for n in (1, 2)]
@@ -125,3 +194,21 @@ def test_it_stops_at_what_is_not_its_own() -> None:
     assert len(answers) == 2
     assert puts([other], 0, answers, *rest)[0] == 0
     assert puts([b"", b"\x92"], 1, answers, *rest)[0] == 1
+
+
+def test_dropped_events_are_counted_and_gone() -> None:
+    filler = (0, 0, b"", b"")
+    rng = random.Random(5)
+    for _ in range(200):
+        many = rng.randrange(30)
+        events = [
+            (n, 1, rng.randbytes(rng.randrange(9)), bytes(rng.randrange(99))) for n in range(many)
+        ]
+        first = rng.randrange(many + 1)
+        upto = rng.randrange(first, many + 1)
+        left = events[:first] + [filler] * (upto - first) + events[upto:]
+        size = sum(len(key) + len(record) for _, _, key, record in events[first:upto])
+        assert dropped(events, first, upto, filler) == size
+        assert events == left
+    with pytest.raises(IndexError, match="events 0 to 2 of 1"):
+        dropped([filler], 0, 2, filler)

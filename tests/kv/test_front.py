@@ -34,10 +34,10 @@ class Replica:
         self.raft, self.world = Member(), World()
         self.said: list[tuple[Link, bytes]] = []
 
-    def answer(self, link: Link, kind: int, body: bytes) -> None:
+    def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
         assert kind == ANSWERED
-        assert len(body) <= BODY_MAX
-        self.said.append((link, body))
+        assert all(len(body) <= BODY_MAX for _, body in messages)
+        self.said += messages
 
     def frames(self, link: Link) -> list[bytes]:
         found: list[bytes] = []
@@ -60,9 +60,12 @@ def _frame(number: int) -> bytes:
 def test_all_for_one_link_is_one_message() -> None:
     front, replica = _front()
     part = [(ONE, _frame(1)), (OTHER, _frame(2)), (ONE, _frame(3))]
-    front._answer(part, [b"a", b"b", b"c"])
-    assert len(replica.said) == 2
-    assert (replica.frames(ONE), replica.frames(OTHER)) == ([b"a", b"c"], [b"b"])
+    front._answer("write_requests", part, [_frame(4), b"", _frame(6)])
+    assert (front.malformed, front.outcomes["write_requests"]) == (1, 0)
+    front._answer("write_requests", part, [b"a", b"b", b"c"])
+    assert len(replica.said) == 3
+    assert replica.frames(ONE) == [_frame(4), _frame(6), b"a", b"c"]
+    assert replica.frames(OTHER) == [b"b"]
 
 
 def test_what_is_too_much_for_one_message_is_several() -> None:
@@ -70,7 +73,7 @@ def test_what_is_too_much_for_one_message_is_several() -> None:
     front, replica = _front()
     answers = [bytes([n]) * (1 << 20) for n in range(17)]
     assert sum(map(len, answers)) > BODY_MAX
-    front._answer([(ONE, _frame(n)) for n in range(17)], answers)
+    front._answer("read_requests", [(ONE, _frame(n)) for n in range(17)], answers)
     assert replica.frames(ONE) == answers
 
 

@@ -42,7 +42,7 @@ UNSAFE = {
         "was answered as of revision|not linearizable",
     ),
     "no-dedupe": ([("resets:clients", 0.4)] * 4, "and again at|not linearizable|times"),
-    "skip-crc": ([("flip-log:minority", 0.1)] * 5, "do not agree|ended by itself|Traceback"),
+    "skip-crc": ([("flip-log:minority", 0.1)] * 12, "do not agree|ended by itself|Traceback"),
 }
 """By switch: what brings it to light, and what is then said."""
 

@@ -1,13 +1,10 @@
-"""Figures as Prometheus reads them, and the server for them."""
+"""Figures as Prometheus reads them."""
 
 from __future__ import annotations
 
 import re
 
-import pytest
-
-from engine.errors import UsageError
-from engine.raft.metrics import GAUGES, serve_text, text_of
+from engine.raft.metrics import GAUGES, text_of
 from engine.raft.requests import Status
 
 STATUS = Status(
@@ -59,14 +56,3 @@ def test_every_line_is_one() -> None:
 
 def test_nobody_answers() -> None:
     assert 'engine_raft_up{admin="a"} 0' in text_of(["a"], {})
-
-
-@pytest.mark.parametrize("listen", ["", "7", "0.0.0.0:0", "127.0.0.1:", "127.0.0.1:x", "[::1]:0"])
-def test_only_on_this_machine(listen: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"{listen} is not 127.0.0.1:PORT")):
-        serve_text(listen, str, as_json=True)
-
-
-def test_a_port_that_does_not_exist() -> None:
-    with pytest.raises(UsageError):
-        serve_text(f"127.0.0.1:{1 << 16}", str, as_json=True)

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from waiting import eventually
 from engine.contract import Durable, Event, Finished, Job, Write
 from engine.kernels.checksum import crc32c
 from engine.runtime.durable import DurableWorld
-from engine.storage.directory import Folder
+from engine.runtime.world import SocketWorld
+from engine.storage.directory import Folder, FolderFile
 from engine.storage.entries import COMMAND, Append, Base, Entry, State
 from engine.storage.log import Log, LogSettings
 
@@ -53,6 +55,7 @@ def test_groups_of_writes_become_durable_in_order(world: DurableWorld, tmp_path:
     assert world.write([Write(Base(1, 0, 0, b"")), Write(State(1, 1, 0))]) == 1
     for number in range(2, 40):
         assert world.write([Write(Append(1, number - 1, (entry(b"%d" % number),)))]) == number
+    world.send(())
     tickets: list[int] = []
 
     def all_of_them() -> bool:
@@ -73,6 +76,7 @@ def test_groups_of_writes_become_durable_in_order(world: DurableWorld, tmp_path:
 
 def test_what_is_durable_comes_before_what_others_say(world: DurableWorld) -> None:
     world.write([Write(Base(1, 0, 0, b""))])
+    world.send(())
     world.start(Job(-1, 4))
     eventually(lambda: world._worker._done, what="the job")
     (ticket,) = drained(world, Durable)
@@ -88,6 +92,30 @@ def test_jobs_come_back(world: DurableWorld) -> None:
 def test_waiting_ends_with_news_of_the_disk(world: DurableWorld) -> None:
     world.write([Write(Base(1, 0, 0, b""))])
     world.wait(None)
+    assert drained(world, Durable) == [Durable(1)]
+
+
+def test_what_need_not_wait_for_the_disk_leaves_first(
+    world: DurableWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk begins with what was written when the others have been told, not before."""
+    done: list[str] = []
+    monkeypatch.setattr(SocketWorld, "send", lambda self, sends: done.append("sent"))
+    submit, write = world._syncer.submit, FolderFile.write
+    monkeypatch.setattr(
+        FolderFile, "write", lambda self, *what: (done.append("written"), write(self, *what))
+    )
+    syncer = SimpleNamespace(
+        submit=lambda *what: (done.append("begun"), submit(*what)),
+        durable=world._syncer.durable, close=world._syncer.close,
+    )  # fmt: skip
+    monkeypatch.setattr(world, "_syncer", syncer)
+    assert world.write([Write(Base(1, 0, 0, b""))]) == 1
+    assert done == []
+    world.send(())
+    assert done == ["sent", "written", "begun"]
+    world.send(())
+    assert done == ["sent", "written", "begun", "sent"]
     assert drained(world, Durable) == [Durable(1)]
 
 
@@ -110,6 +138,7 @@ def test_the_end_syncs_what_was_written(tmp_path: Path) -> None:
     log, folder = opened(tmp_path)
     world = DurableWorld(log, folder, str)
     world.write([Write(Base(1, 0, 0, b"")), Write(State(1, 5, 2))])
+    world.send(())
     world.close()
     assert world._syncer is not None
     log, folder = opened(tmp_path)

@@ -420,3 +420,60 @@ def test_a_full_real_disk(tmp_path: Path) -> None:
         log.close()
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+# --- written later -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(dose(40, 2000)))
+def test_what_is_written_later_is_the_same_in_the_end(seed: int) -> None:
+    """Whatever comes between: other batches, syncs, tellings, steps of maintenance, reads."""
+    folders = Memory(), Memory()
+    logs = [opened(folder, seed=seed) for folder in folders]
+    rng = random.Random(seed)
+    last, told = 0, 0
+    for log in logs:
+        log.append([Base(1, 0, 0, b""), State(1, 1, 0)])
+    for _ in range(60):
+        some = tuple(entry(1, rng.randbytes(rng.randrange(90))) for _ in range(rng.randrange(1, 4)))
+        for log, later in zip(logs, (False, True), strict=True):
+            log.append([Append(1, last + 1, some)], later=later)
+        last += len(some)
+        match rng.randrange(6):
+            case 0:
+                marks = {log.sync() for log in logs}
+                (told,) = marks
+                synced = [{n: f.durable for n, f in one.files.items()} for one in folders]
+                assert synced[0] == synced[1]
+                tell = rng.random() < 0.5
+                for log in logs:
+                    log.settle(told, tell=tell)
+            case 1:
+                for log in logs:
+                    log.tell()
+            case 2:
+                for log in logs:
+                    log.maintain()
+            case 3:
+                first = rng.randint(1, last)
+                one, other = (log.entries(1, first, last, 300) for log in logs)
+                assert one == other
+            case 4:
+                logs[1].flush()
+    for log in logs:
+        log.close()
+    assert folders[0].names() == folders[1].names()
+    for name in folders[0].names():
+        assert folders[0].files[name].data == folders[1].files[name].data, name
+
+
+def test_nothing_is_written_before_it_is_time() -> None:
+    folder = Memory()
+    log = opened(folder)
+    log.append([Base(1, 0, 0, b"")])
+    before = len(folder.operations)
+    log.append([State(1, 1, 1)], later=True)
+    assert [o for o, _ in folder.operations[before:]] == []
+    log.flush()
+    log.flush()
+    assert [o for o, _ in folder.operations[before:]] == ["write"]

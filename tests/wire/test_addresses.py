@@ -132,3 +132,14 @@ def test_a_living_server_is_not_pushed_aside_and_a_dead_one_is(private: Path) ->
     with pytest.raises(RefusedError, match="not a socket"):
         check_listen(f"ipc://{path}", None)
     assert path.read_text() == "precious"
+
+
+def test_a_directory_behind_a_link_is_refused(private: Path) -> None:
+    """It may be another one by the time at which others look for us."""
+    link = private.parent / f"{private.name}-link"
+    link.symlink_to(private)
+    try:
+        with pytest.raises(RefusedError, match="symbolic link"):
+            check_listen(f"ipc://{link}/s", None)
+    finally:
+        link.unlink()

@@ -192,6 +192,23 @@ def test_a_dialer_that_does_not_know_the_token_is_refused(
     assert service.events == []
 
 
+def test_a_hello_that_is_said_twice_is_proven_once(
+    serve: Callable[..., Service], token: str
+) -> None:
+    """A slow listener hears it again before it hears the proof that answers the first challenge."""
+    service = serve("tcp://127.0.0.1:*", token=token)
+    hello = Hello("worker", 1, 0, bytes(16))
+    with Raw(service.address) as slow:
+        _, first = slow.ask(frame_of(hello, 0, 0))
+        _, second = slow.ask(frame_of(hello, 0, 0))
+        assert first == second
+        proof = keys.proof(keys.read_token(token), "dialer", hello.nonce, first.nonce)
+        _, welcome = slow.ask(frame_of(Proof(proof), 0, 0))
+        assert isinstance(welcome, Welcome)
+        _, other = slow.ask(frame_of(hello._replace(nonce=b"x" * 16), 0, 0))
+        assert other.nonce != first.nonce
+
+
 def test_another_cluster_version_role_or_link_is_refused_and_counted(
     serve: Callable[..., Service],
 ) -> None:

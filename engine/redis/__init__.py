@@ -1,0 +1,1 @@
+"""The store as Redis clients know it: RESP2 and RESP3 in each replica."""

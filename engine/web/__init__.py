@@ -1,0 +1,1 @@
+"""Pages that show what runs, each from a process of its own."""
