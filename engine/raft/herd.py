@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from engine.contract import SECOND, Nanos
 
-PATIENCE: Nanos = SECOND // 1000
-"""The longest wait, about half of what an entry takes."""
+PATIENCE_MIN: Nanos = SECOND // 1000
+PATIENCE_MAX: Nanos = SECOND // 125
+"""The longest wait is as long as the last entry took, within these: where many ask, all of that is
+longer, their own asking as well."""
 PAUSE_MAX = 64
 """Entries, after which it is tried again at the latest."""
 
@@ -24,6 +26,8 @@ class Herd:
 
     def __init__(self) -> None:
         self._expected = 0
+        self._went: Nanos = 0
+        """When an entry went last."""
         self._until: Nanos = 0
         self._pause = 1
         self._skip = 0
@@ -39,17 +43,17 @@ class Herd:
             self._skip -= 1
             self._expected = 0
         else:
-            self._expected, self._until = answers + waiting, now + PATIENCE
+            patience = min(max(now - self._went, PATIENCE_MIN), PATIENCE_MAX)
+            self._expected, self._until = answers + waiting, now + patience
 
     def here(self, present: int, now: Nanos) -> bool:
         """Whether to go on with those who are there."""
-        if not self._expected:
-            return True
-        if present >= self._expected:
+        if self._expected and present < self._expected:
+            if now < self._until:
+                return False
+            self._skip, self._pause = self._pause, min(2 * self._pause, PAUSE_MAX)
+            self._expected = 0
+        elif self._expected:
             self._pause = 1
-            return True
-        if now < self._until:
-            return False
-        self._skip, self._pause = self._pause, min(2 * self._pause, PAUSE_MAX)
-        self._expected = 0
+        self._went = now
         return True

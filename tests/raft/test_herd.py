@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from engine.raft.herd import PATIENCE, PAUSE_MAX, Herd
+from engine.raft.herd import PATIENCE_MAX as PATIENCE
+from engine.raft.herd import PATIENCE_MIN, PAUSE_MAX, Herd
 
 
 def test_at_first_nobody_is_waited_for() -> None:
@@ -15,8 +16,23 @@ def test_all_who_were_answered_are_waited_for() -> None:
     herd = Herd()
     herd.answered(16, 3, now=100)
     assert not herd.here(3, 100)
-    assert not herd.here(18, 100 + PATIENCE - 1)
+    assert not herd.here(18, 100 + PATIENCE_MIN - 1)
     assert herd.here(19, 101)
+
+
+def test_the_longest_wait_is_as_long_as_the_last_entry_took() -> None:
+    for took, wait in (
+        (PATIENCE_MIN // 9, PATIENCE_MIN),
+        (3 * PATIENCE_MIN, 3 * PATIENCE_MIN),
+        (9 * PATIENCE, PATIENCE),
+    ):
+        herd, now = Herd(), 1000
+        assert herd.here(2, now)
+        now += took
+        herd.answered(2, 0, now)
+        assert herd.until == now + wait
+        assert not herd.here(1, now + wait - 1)
+        assert herd.here(1, now + wait)
 
 
 def test_a_lone_client_never_waits() -> None:
