@@ -187,6 +187,46 @@ cdef int _found(bytes frame, size_t key_max, size_t value_max, uint64_t *number)
     return many if at == end else 0
 
 
+cdef bint _doable(
+    int many, dict table, dict rows, uint64_t horizon, int64_t room, list sessions, list keys
+) except -1:
+    """Whether all of them can be done, which is known before any is: what is written twice has in
+    the end no more bytes than the two together. Their sessions and keys, if so."""
+    cdef Request *request
+    cdef PyObject *found
+    cdef const uint8_t *at
+    cdef bytes session, key
+    cdef int64_t growth, more = 0
+    cdef int n
+    del sessions[:]
+    del keys[:]
+    for n in range(many):
+        request = &_requests[n]
+        session = PyBytes_FromStringAndSize(<char *> request.session, SESSION)
+        found = PyDict_GetItemWithError(rows, session)
+        if found == NULL:
+            return False
+        at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
+        if _little(at) >= request.sequence or _little(at + 8) < horizon:
+            return False
+        key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
+        found = PyDict_GetItemWithError(table, key)
+        growth = HEAD + request.value_size
+        if found == NULL:
+            growth += request.key_size
+        else:
+            at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
+            if _little(at + 16) > INTEGER_MAX - many:
+                return False
+            growth -= PyBytes_GET_SIZE(<bytes> <object> found)
+        more += max(<int64_t> 0, growth)
+        if growth > 0 and more > room:
+            return False
+        sessions.append(session)
+        keys.append(key)
+    return many == 1 or len(set(sessions)) == many
+
+
 def puts(
     list frames not None,
     Py_ssize_t first,
@@ -209,7 +249,7 @@ def puts(
     cdef const uint8_t *at
     cdef uint8_t packed[ANSWER]
     cdef uint64_t create, version, used, number = 0
-    cdef int64_t growth, grown = 0, told = 0, rows_grown = 0, more
+    cdef int64_t grown = 0, told = 0, rows_grown = 0
     cdef int size, many, n, length
     cdef size_t key_max = limits[0], value_max = limits[1]
     cdef Py_ssize_t position, frame_max = limits[2]
@@ -219,34 +259,7 @@ def puts(
             else _found(frame, key_max, value_max, &number)
         if not many:
             break
-        # Before anything is done it is known that all of it can be done: what is written twice has
-        # in the end no more bytes than the two together.
-        del sessions[:]
-        del keys[:]
-        more = grown
-        for n in range(many):
-            request = &_requests[n]
-            session = PyBytes_FromStringAndSize(<char *> request.session, SESSION)
-            found = PyDict_GetItemWithError(rows, session)
-            if found == NULL:
-                break
-            at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
-            if _little(at) >= request.sequence or _little(at + 8) < horizon:
-                break
-            key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
-            found = PyDict_GetItemWithError(table, key)
-            growth = HEAD + request.key_size + request.value_size
-            if found != NULL:
-                old = <bytes> <object> found
-                if _little(<const uint8_t *> PyBytes_AS_STRING(old) + 16) > INTEGER_MAX - many:
-                    break
-                growth = <int64_t> (HEAD + request.value_size) - PyBytes_GET_SIZE(old)
-            more += max(<int64_t> 0, growth)
-            if growth > 0 and more > room:
-                break
-            sessions.append(session)
-            keys.append(key)
-        if len(sessions) < many or (many > 1 and len(set(sessions)) < many):
+        if not _doable(many, table, rows, horizon, room - grown, sessions, keys):
             break
         length = _frame_head(_answers, many, number)
         for n in range(many):
