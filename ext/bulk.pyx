@@ -7,6 +7,7 @@ What frames and entries look like is in `engine.kv.commands`, and the messages a
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from packed cimport big, little, put_array, put_bytes, put_little
 
 cdef enum:
     VERSION = 1
@@ -17,29 +18,6 @@ cdef enum:
     BIN_HEAD = 5   # bytes before a byte string, at most
 
 cdef uint64_t TIME_MAX = <uint64_t> 1 << 62
-
-
-cdef inline uint64_t _little(const uint8_t *at, int size) noexcept:
-    cdef uint64_t value = 0
-    cdef int n
-    for n in range(size):
-        value |= <uint64_t> at[n] << (8 * n)
-    return value
-
-
-cdef inline uint8_t *_put_little(uint8_t *at, uint64_t value, int size) noexcept:
-    cdef int n
-    for n in range(size):
-        at[n] = <uint8_t> (value >> (8 * n))
-    return at + size
-
-
-cdef inline uint64_t _big(const uint8_t *at, int size) noexcept:
-    cdef uint64_t value = 0
-    cdef int n
-    for n in range(size):
-        value = value << 8 | at[n]
-    return value
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -58,7 +36,7 @@ def asks(batch, list writes not None, list reads not None, Py_ssize_t frame_max)
         if size >= 4 and at[0] == 0x92 and at[1] <= READ and 0xC4 <= at[2] <= 0xC6:
             wide = 1 << (at[2] - 0xC4)
             head = 3 + wide
-            if size >= head and <uint64_t> (size - head) == _big(at + 3, wide) \
+            if size >= head and <uint64_t> (size - head) == big(at + 3, wide) \
                     and size - head <= frame_max:
                 frame = PyBytes_FromStringAndSize(<const char *> at + head, size - head)
                 (writes if at[1] == WRITE else reads).append((link, frame))
@@ -86,16 +64,16 @@ def packed(
     many = upto - first
     entry = PyBytes_FromStringAndSize(NULL, HEAD + ROW * many + size)
     out = <uint8_t *> PyBytes_AS_STRING(entry)
-    out = _put_little(out, VERSION, 2)
-    out = _put_little(out, group, 2)
-    out = _put_little(out, many, 4)
-    row = _put_little(out, time, 8)
+    out = put_little(out, VERSION, 2)
+    out = put_little(out, group, 2)
+    out = put_little(out, many, 4)
+    row = put_little(out, time, 8)
     out = row + ROW * many
     for n in range(first, upto):
         frame = batch[n][1]
         size = PyBytes_GET_SIZE(frame)
-        row = _put_little(row, 0, 4)  # its principal
-        row = _put_little(row, size, 4)
+        row = put_little(row, 0, 4)  # its principal
+        row = put_little(row, size, 4)
         memcpy(out, PyBytes_AS_STRING(frame), size)
         out += size
     return entry, upto
@@ -109,31 +87,23 @@ def unpacked(bytes entry not None):
     cdef list frames = []
     if size < HEAD or at[0] != VERSION or at[1]:
         return None
-    many, time = _little(at + 4, 4), _little(at + 8, 8)
+    many, time = little(at + 4, 4), little(at + 8, 8)
     if time > TIME_MAX or HEAD + ROW * many > <uint64_t> size:
         return None
     row = at + HEAD
     for n in range(many):
-        total += _little(row + ROW * n + 4, 4)
+        total += little(row + ROW * n + 4, 4)
     if HEAD + ROW * many + total != <uint64_t> size:
         return None
     at += HEAD + ROW * many
     for n in range(many):
-        length = _little(row + ROW * n + 4, 4)
+        length = little(row + ROW * n + 4, 4)
         frames.append(PyBytes_FromStringAndSize(<const char *> at, <Py_ssize_t> length))
         at += length
-    return <uint32_t> _little(row - HEAD + 2, 2), time, frames
+    return <uint32_t> little(row - HEAD + 2, 2), time, frames
 
 
 # --- answers -------------------------------------------------------------------------------------
-
-
-cdef uint8_t *_put_big(uint8_t *at, uint8_t head, uint64_t value, int size) noexcept:
-    cdef int n
-    at[0] = head
-    for n in range(size):
-        at[1 + n] = <uint8_t> (value >> (8 * (size - 1 - n)))
-    return at + 1 + size
 
 
 cdef bytes _message(bytes before, list frames):
@@ -148,23 +118,9 @@ cdef bytes _message(bytes before, list frames):
     length = PyBytes_GET_SIZE(before)
     memcpy(out, PyBytes_AS_STRING(before), length)
     out += length
-    if many < 16:
-        out[0] = <uint8_t> (0x90 | many)
-        out += 1
-    elif many < 1 << 16:
-        out = _put_big(out, 0xDC, many, 2)
-    else:
-        out = _put_big(out, 0xDD, many, 4)
+    out = put_array(out, many)
     for frame in frames:
-        length = PyBytes_GET_SIZE(frame)
-        if length < 1 << 8:
-            out = _put_big(out, 0xC4, length, 1)
-        elif length < 1 << 16:
-            out = _put_big(out, 0xC5, length, 2)
-        else:
-            out = _put_big(out, 0xC6, length, 4)
-        memcpy(out, PyBytes_AS_STRING(frame), length)
-        out += length
+        out = put_bytes(out, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
     return message[: out - <uint8_t *> PyBytes_AS_STRING(message)]
 
 
@@ -174,7 +130,7 @@ cdef Py_ssize_t _requests(bytes answers):
     if 0x90 <= at[0] < 0xA0:
         return (at[0] & 15) - 1
     if at[0] == 0xDC and PyBytes_GET_SIZE(answers) >= 3:
-        return <Py_ssize_t> _big(at + 1, 2) - 1
+        return <Py_ssize_t> big(at + 1, 2) - 1
     return 0
 
 

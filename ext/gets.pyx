@@ -7,7 +7,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Free
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from packed cimport Buffer, array, binary, integer, put, put_big, put_binary, space
+from packed cimport (
+    Buffer, array, binary, little, natural, put, put_array, put_binary, put_integer, space
+)
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(object table, object key) except? NULL
@@ -20,41 +22,14 @@ cdef enum:
     INTEGER = 9        # bytes that a packed integer has at most
     KEPT = 1 << 18     # a buffer that is larger is let go
 
-cdef uint64_t INTEGER_MAX = (<uint64_t> 1 << 63) - 1
 cdef uint64_t LEASED = <uint64_t> 1 << 63
 cdef Buffer _answers
 
 
-cdef inline uint64_t _little(const uint8_t *at) noexcept:
-    cdef uint64_t value = 0
-    cdef int n
-    for n in range(8):
-        value |= <uint64_t> at[n] << (8 * n)
-    return value
-
-
-cdef inline uint8_t *_pack(uint8_t *at, uint64_t value) noexcept:
-    cdef int size = 0 if value < 1 << 8 else 1 if value < 1 << 16 else 2 if value >> 32 == 0 else 3
-    if value < 0x80:
-        at[0] = <uint8_t> value
-        return at + 1
-    at[0] = <uint8_t> (0xCC + size)
-    put_big(at + 1, value, 1 << size)
-    return at + 1 + (1 << size)
-
-
 cdef int _begin(uint64_t many, uint64_t number) except -1:
     """[number, answer, …]: its head, and the number."""
-    cdef uint8_t *out = space(&_answers, 3 + INTEGER)
-    cdef uint8_t *begin = out
-    if many < 16:
-        out[0] = <uint8_t> (0x90 | many)
-        out += 1
-    else:
-        out[0] = 0xDC
-        put_big(out + 1, many, 2)
-        out += 3
-    _answers.end += _pack(out, number) - begin
+    cdef uint8_t *out = space(&_answers, 5 + INTEGER)
+    _answers.end += put_integer(put_array(out, many), number) - out
     return 0
 
 
@@ -62,25 +37,25 @@ cdef int _missing(uint64_t revision) except -1:
     """[NOT_FOUND, revision]"""
     cdef uint8_t *out = space(&_answers, 2 + INTEGER)
     out[0], out[1] = 0x92, 2
-    _answers.end += _pack(out + 2, revision) - out
+    _answers.end += put_integer(out + 2, revision) - out
     return 0
 
 
 cdef int _found(bytes record, uint64_t revision) except -1:
     """[OK, revision, value, create, mod, version, lease]"""
     cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(record)
-    cdef uint64_t version = _little(at + 16), lease = 0
+    cdef uint64_t version = little(at + 16, 8), lease = 0
     cdef int head = HEAD
     cdef uint8_t *out = space(&_answers, 2 + INTEGER)
     cdef uint8_t *after
     if version & LEASED:
-        version, lease, head = version & INTEGER_MAX, _little(at + HEAD), HEAD + LEASE
+        version, lease, head = version ^ LEASED, little(at + HEAD, 8), HEAD + LEASE
     out[0], out[1] = 0x97, 0
-    _answers.end += _pack(out + 2, revision) - out
+    _answers.end += put_integer(out + 2, revision) - out
     put_binary(&_answers, at + head, PyBytes_GET_SIZE(record) - head)
     out = space(&_answers, 4 * INTEGER)
-    after = _pack(_pack(out, _little(at)), _little(at + 8))
-    _answers.end += _pack(_pack(after, version), lease) - out
+    after = put_integer(put_integer(out, little(at, 8)), little(at + 8, 8))
+    _answers.end += put_integer(put_integer(after, version), lease) - out
     return 0
 
 
@@ -94,8 +69,8 @@ def gets(bytes frame not None, dict table not None, uint64_t revision, int64_t r
     cdef PyObject *found
     cdef bytes record
     cdef bint fresh = True
-    at = integer(array(at, end, &many), end, &number)
-    if at == NULL or not 2 <= many <= 1 + ASKS_MOST or number > INTEGER_MAX:
+    at = natural(array(at, end, &many), end, &number)
+    if at == NULL or not 2 <= many <= 1 + ASKS_MOST:
         return None
     _answers.begin = _answers.end = 0
     _begin(many, number)

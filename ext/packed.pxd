@@ -59,6 +59,21 @@ cdef inline void take(Buffer *buffer, size_t size) noexcept:
 # --- msgpack -------------------------------------------------------------------------------------
 
 
+cdef inline uint64_t little(const uint8_t *at, int size) noexcept:
+    cdef uint64_t value = 0
+    cdef int n
+    for n in range(size):
+        value |= <uint64_t> at[n] << (8 * n)
+    return value
+
+
+cdef inline uint8_t *put_little(uint8_t *at, uint64_t value, int size) noexcept:
+    cdef int n
+    for n in range(size):
+        at[n] = <uint8_t> (value >> (8 * n))
+    return at + size
+
+
 cdef inline uint64_t big(const uint8_t *at, int size) noexcept:
     cdef uint64_t value = 0
     cdef int n
@@ -85,6 +100,44 @@ cdef inline const uint8_t *integer(const uint8_t *at, const uint8_t *end, uint64
         return NULL
     value[0] = big(at + 1, size)
     return at + 1 + size
+
+
+cdef inline const uint8_t *natural(const uint8_t *at, const uint8_t *end, uint64_t *value) noexcept:
+    """An integer that has 63 bits at most."""
+    at = integer(at, end, value)
+    return at if at != NULL and not value[0] >> 63 else NULL
+
+
+cdef inline uint8_t *put_integer(uint8_t *at, uint64_t value) noexcept:
+    """Up to 9 bytes."""
+    cdef int size = 0 if value < 1 << 8 else 1 if value < 1 << 16 else 2 if value >> 32 == 0 else 3
+    if value < 0x80:
+        at[0] = <uint8_t> value
+        return at + 1
+    at[0] = <uint8_t> (0xCC + size)
+    put_big(at + 1, value, 1 << size)
+    return at + 1 + (1 << size)
+
+
+cdef inline uint8_t *put_array(uint8_t *at, uint64_t many) noexcept:
+    """The head of one, up to 5 bytes."""
+    cdef int size = 2 if many < 1 << 16 else 4
+    if many < 16:
+        at[0] = <uint8_t> (0x90 | many)
+        return at + 1
+    at[0] = 0xDC if size == 2 else 0xDD
+    put_big(at + 1, many, size)
+    return at + 1 + size
+
+
+cdef inline uint8_t *put_bytes(uint8_t *at, const void *data, size_t size) noexcept:
+    """A byte string, up to 5 bytes more than it has."""
+    cdef int wide = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
+    at[0] = <uint8_t> (0xC4 + wide)
+    wide = 1 << wide
+    put_big(at + 1, size, wide)
+    memcpy(at + 1 + wide, data, size)
+    return at + 1 + wide + size
 
 
 cdef inline const uint8_t *array(const uint8_t *at, const uint8_t *end, uint64_t *many) noexcept:
@@ -145,12 +198,7 @@ cdef inline const uint8_t *skip(const uint8_t *at, const uint8_t *end, int depth
 
 cdef inline int put_binary(Buffer *buffer, const uint8_t *data, size_t size) except -1:
     cdef uint8_t *at = space(buffer, 5 + size)
-    cdef int wide = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
-    at[0] = <uint8_t> (0xC4 + wide)
-    wide = 1 << wide
-    put_big(at + 1, size, wide)
-    memcpy(at + 1 + wide, data, size)
-    buffer.end += 1 + wide + size
+    buffer.end += put_bytes(at, data, size) - at
     return 0
 
 

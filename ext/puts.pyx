@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
+from packed cimport array, binary, little, natural, put_array, put_integer, put_little
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(object table, object key) except? NULL
@@ -34,157 +35,56 @@ cdef Request _requests[REQUESTS_MOST]   # of one frame
 cdef uint8_t _answers[REQUESTS_MOST * ANSWER + ANSWER]
 
 
-cdef inline uint64_t _little(const uint8_t *at) noexcept:
-    cdef uint64_t value = 0
-    cdef int n
-    for n in range(8):
-        value |= <uint64_t> at[n] << (8 * n)
-    return value
-
-
-cdef inline void _put_little(uint8_t *at, uint64_t value) noexcept:
-    cdef int n
-    for n in range(8):
-        at[n] = <uint8_t> (value >> (8 * n))
-
-
-cdef inline uint64_t _big(const uint8_t *at, int size) noexcept:
-    cdef uint64_t value = 0
-    cdef int n
-    for n in range(size):
-        value = value << 8 | at[n]
-    return value
-
-
-# msgpack. Each returns where it goes on, or NULL: it is something else, and not for us.
-
-cdef const uint8_t *_integer(const uint8_t *at, const uint8_t *end, uint64_t *value) noexcept:
-    cdef int size
-    if at == NULL or at >= end:
-        return NULL
-    if at[0] < 0x80:
-        value[0] = at[0]
-        return at + 1
-    if not 0xCC <= at[0] <= 0xCF:
-        return NULL
-    size = 1 << (at[0] - 0xCC)
-    if end - at < 1 + size:
-        return NULL
-    value[0] = _big(at + 1, size)
-    return at + 1 + size if value[0] <= INTEGER_MAX else NULL
-
-
-cdef const uint8_t *_binary(
-    const uint8_t *at, const uint8_t *end, const uint8_t **found, size_t *size
-) noexcept:
-    cdef int wide
-    if at == NULL or at >= end or not 0xC4 <= at[0] <= 0xC6:
-        return NULL
-    wide = 1 << (at[0] - 0xC4)
-    if end - at < 1 + wide:
-        return NULL
-    size[0] = <size_t> _big(at + 1, wide)
-    found[0] = at + 1 + wide
-    if <size_t> (end - found[0]) < size[0]:
-        return NULL
-    return found[0] + size[0]
-
-
 cdef const uint8_t *_byte(const uint8_t *at, const uint8_t *end, uint8_t byte) noexcept:
     return at + 1 if at != NULL and at < end and at[0] == byte else NULL
-
-
-cdef const uint8_t *_head(
-    const uint8_t *at, const uint8_t *end, int *many, uint64_t *number
-) noexcept:
-    """[number, request, …]: how many requests."""
-    if at == NULL or at >= end:
-        return NULL
-    if 0x92 <= at[0] <= 0x9F:
-        many[0] = (at[0] & 15) - 1
-        at += 1
-    elif at[0] == 0xDC and end - at >= 3:
-        many[0] = <int> _big(at + 1, 2) - 1
-        at += 3
-    else:
-        return NULL
-    return _integer(at, end, number) if 0 < many[0] <= REQUESTS_MOST else NULL
 
 
 cdef const uint8_t *_parse(const uint8_t *at, const uint8_t *end, Request *found) noexcept:
     """[session, sequence, PUT, key, value, 0]"""
     cdef size_t session = 0
-    at = _binary(_byte(at, end, 0x96), end, &found.session, &session)
-    at = _byte(_integer(at, end, &found.sequence), end, PUT)
-    at = _binary(at, end, &found.key, &found.key_size)
-    at = _binary(at, end, &found.value, &found.value_size)
+    at = binary(_byte(at, end, 0x96), end, &found.session, &session)
+    at = _byte(natural(at, end, &found.sequence), end, PUT)
+    at = binary(at, end, &found.key, &found.key_size)
+    at = binary(at, end, &found.value, &found.value_size)
     return _byte(at, end, 0) if session == SESSION else NULL
-
-
-cdef int _pack(uint8_t *at, uint64_t value) noexcept:
-    cdef int size, n
-    if value < 0x80:
-        at[0] = <uint8_t> value
-        return 1
-    size = 0 if value < 1 << 8 else 1 if value < 1 << 16 else 2 if value >> 32 == 0 else 3
-    at[0] = <uint8_t> (0xCC + size)
-    size = 1 << size
-    for n in range(size):
-        at[1 + n] = <uint8_t> (value >> (8 * (size - 1 - n)))
-    return 1 + size
 
 
 cdef bytes _record(uint64_t create, uint64_t revision, uint64_t version, Request *request):
     cdef bytes record = PyBytes_FromStringAndSize(NULL, HEAD + request.value_size)
     cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(record)
-    _put_little(out, create)
-    _put_little(out + 8, revision)
-    _put_little(out + 16, version)
-    memcpy(out + HEAD, request.value, request.value_size)
+    out = put_little(put_little(put_little(out, create, 8), revision, 8), version, 8)
+    memcpy(out, request.value, request.value_size)
     return record
 
 
 cdef int _answer(uint8_t *at, uint64_t revision, uint64_t version) noexcept:
     """[OK, revision, version]: its size."""
-    cdef int size = 2
     at[0], at[1] = 0x93, 0
-    size += _pack(at + size, revision)
-    return size + _pack(at + size, version)
+    return <int> (put_integer(put_integer(at + 2, revision), version) - at)
 
 
 cdef bytes _row(uint64_t sequence, uint64_t used, const uint8_t *answer, int size):
     cdef bytes row = PyBytes_FromStringAndSize(NULL, ROW + size)
     cdef uint8_t *out = <uint8_t *> PyBytes_AS_STRING(row)
-    _put_little(out, sequence)
-    _put_little(out + 8, used)
-    memcpy(out + ROW, answer, size)
+    out = put_little(put_little(out, sequence, 8), used, 8)
+    memcpy(out, answer, size)
     return row
-
-
-cdef int _frame_head(uint8_t *at, int many, uint64_t number) noexcept:
-    """Of [number, answer, …]: its size."""
-    cdef int size = 1
-    if many < 15:
-        at[0] = <uint8_t> (0x91 + many)
-    else:
-        at[0], at[1], at[2] = 0xDC, <uint8_t> ((many + 1) >> 8), <uint8_t> (many + 1)
-        size = 3
-    return size + _pack(at + size, number)
 
 
 cdef int _found(bytes frame, size_t key_max, size_t value_max, uint64_t *number) noexcept:
     """How many requests a frame has, if all of them are plain puts; 0 otherwise."""
     cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(frame)
     cdef const uint8_t *end = at + PyBytes_GET_SIZE(frame)
-    cdef int many = 0, n
-    at = _head(at, end, &many, number)
-    if at == NULL:
+    cdef uint64_t many = 0, n
+    at = natural(array(at, end, &many), end, number)
+    if at == NULL or not 2 <= many <= 1 + REQUESTS_MOST:
         return 0
+    many -= 1
     for n in range(many):
         at = _parse(at, end, &_requests[n])
         if at == NULL or _requests[n].key_size > key_max or _requests[n].value_size > value_max:
             return 0
-    return many if at == end else 0
+    return <int> many if at == end else 0
 
 
 cdef bint _doable(
@@ -207,7 +107,7 @@ cdef bint _doable(
         if found == NULL:
             return False
         at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
-        if _little(at) >= request.sequence or _little(at + 8) < horizon:
+        if little(at, 8) >= request.sequence or little(at + 8, 8) < horizon:
             return False
         key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
         found = PyDict_GetItemWithError(table, key)
@@ -216,7 +116,7 @@ cdef bint _doable(
             growth += request.key_size
         else:
             at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
-            if _little(at + 16) > INTEGER_MAX - many:
+            if little(at + 16, 8) > INTEGER_MAX - many:
                 return False
             growth -= PyBytes_GET_SIZE(<bytes> <object> found)
         more += max(<int64_t> 0, growth)
@@ -261,11 +161,11 @@ def puts(
             break
         if not _doable(many, table, rows, horizon, room - grown, sessions, keys):
             break
-        length = _frame_head(_answers, many, number)
+        length = <int> (put_integer(put_array(_answers, many + 1), number) - _answers)
         for n in range(many):
             request, session, key = &_requests[n], sessions[n], keys[n]
             row = rows[session]
-            used = _little(<const uint8_t *> PyBytes_AS_STRING(row) + 8)
+            used = little(<const uint8_t *> PyBytes_AS_STRING(row) + 8, 8)
             found = PyDict_GetItemWithError(table, key)
             if found == NULL:
                 old, create, version = None, revision + 1, 1
@@ -273,7 +173,7 @@ def puts(
             else:
                 old = <bytes> <object> found
                 at = <const uint8_t *> PyBytes_AS_STRING(old)
-                create, version = _little(at), _little(at + 16) + 1
+                create, version = little(at, 8), little(at + 16, 8) + 1
                 grown += <int64_t> (HEAD + request.value_size) - PyBytes_GET_SIZE(old)
             revision += 1
             record = _record(create, revision, version, request)
