@@ -18,16 +18,20 @@ from engine.contract import (
     Nanos,
     ReadAt,
     Ready,
+    Received,
     Send,
     Server,
     Span,
     World,
 )
+from engine.kernels.records import measure
 from engine.raft.machine import Raft
 from engine.raft.membership import pack
 from engine.raft.messages import (
+    AppendEntries,
     FinishSnapshot,
     Installed,
+    Propose,
     Room,
     Snapshotted,
     StoreChunk,
@@ -38,6 +42,7 @@ from engine.raft.snapshots import Kept
 from engine.record import Record
 from engine.storage.entries import Base, Entry, GroupLog, Position
 from engine.storage.log import Log
+from engine.storage.records import STATE_BYTES, record_bytes
 from engine.storage.segments import full
 from engine.storage.snapshots import Snapshot, SnapshotReceiver, Snapshots, SnapshotWriter
 
@@ -97,6 +102,16 @@ class Maintain(Record):
     """Work: a step of what the log does in the background."""
 
 
+def _bytes_to_write(event: Any) -> int:
+    """What an event may add to the log, at most."""
+    kind = type(event)
+    if kind is Received and type(event.message) is AppendEntries:
+        return measure(event.message.entries) if event.message.entries else 0
+    if kind is Propose:
+        return sum([record_bytes(len(body)) for _, body in event.commands])
+    return 0
+
+
 def recover(group: int, log: Log, snapshots: Snapshots) -> tuple[GroupLog, list[Kept]]:
     """What a member begins with: its log, and the snapshots that verify, newest first.
 
@@ -140,6 +155,8 @@ class RaftServer(Server):
         self._waiting: list[ReadAt] = []
         self._room = self._look_at_room = True
         self._tried = False
+        self._refused = 0
+        """Bytes for which there was no room."""
         self._receiver: SnapshotReceiver | None = None
         self._receiving = (0, 0, 0)
         self._writer: SnapshotWriter | None = None
@@ -166,6 +183,10 @@ class RaftServer(Server):
                 heard.append(event)
         if self._look_at_room:
             heard += self._room_news()
+        need = sum(map(_bytes_to_write, heard))
+        if need and self._room and not self.log.prepare(need + STATE_BYTES):
+            self._room, self._refused = False, need + STATE_BYTES
+            return [Room(False), *heard]  # it is refused, rather than half done
         return heard
 
     def _room_news(self) -> list[Any]:
@@ -173,6 +194,9 @@ class RaftServer(Server):
         self._look_at_room = False
         tried, self._tried = self._tried, False
         enough = self.log.room() > self.limits.reserve
+        if enough and self._refused:
+            enough = self.log.prepare(self._refused)
+            self._refused = 0 if enough else self._refused
         if not enough and not tried:
             self._unmaintained = MAINTAIN_EVERY
         elif enough != self._room:

@@ -218,6 +218,16 @@ class Group:
         lost = HEAD_BYTES if self.lost is not None else 0
         return record_bytes(len(self.base.config)) + STATE_BYTES + lost
 
+    def put_all(self, batch: Batch, tail: tuple[Entry, ...], durable: int) -> None:
+        """What a log begins with: all that is known, and the last entries once more."""
+        self.put_base(batch, anew=self.anew >= durable > 0)
+        if tail:
+            first = self.end.last + 1 - len(tail)
+            positions, _, _, _ = batch.entries(self.number, first, tail)
+            self.positions[len(self.positions) - len(tail) :] = positions
+        self.put_state(batch)
+        self.put_lost(batch)
+
     def put_base(self, batch: Batch, anew: bool = False) -> None:
         batch.base(self.number, self.base.last, self.base.term, self.base.config, anew)
 

@@ -40,16 +40,14 @@ from engine.storage.segments import (
     Spares,
     begin_segment,
     close_all,
-    fill,
-    full,
+    fill_durably,
     open_segments,
     opening_bytes,
 )
 
 __all__ = ["Log", "LogSettings", "NoSpace"]
 
-RESERVE_MAX = 64 << 10
-"""Bytes kept for hard states and bases when appends are refused."""
+RESERVE_MAX = 64 << 10  # bytes kept for hard states and bases when appends are refused
 LogWrite = Append | State | Base
 
 
@@ -120,20 +118,14 @@ class Log:
         size = sum(map(measure, tails)) + self._head_bytes()
         states = STATE_BYTES * len(groups)
         header = Header(number, self._salts(), self._end, self._chain)
-        besides = self._head_bytes() + self._reserve
-        opening = opening_bytes(size + states, self._settings.segment_bytes, besides)
-        file, total = begin_segment(self._directory, self._spares, (opening, size + states))
+        besides, whole = self._head_bytes() + self._reserve, self._settings.segment_bytes
+        sizes = opening_bytes(size + states, whole, besides), size + states
+        file, total = begin_segment(self._directory, self._spares, sizes)
         segment = Segment(number, file, header, total)
         self._segments[number] = self._active = segment
         batch = Batch(size, segment.seed, segment.start, self._chain, self._durable)
         for group, tail in zip(groups, tails, strict=True):
-            group.put_base(batch, anew=group.anew >= self._durable > 0)
-            if tail:
-                first = group.end.last + 1 - len(tail)
-                positions, _, _, _ = batch.entries(group.number, first, tail)
-                group.positions[len(group.positions) - len(tail) :] = positions
-            group.put_state(batch)
-            group.put_lost(batch)
+            group.put_all(batch, tail, self._durable)
         told = Batch(states, segment.seed, batch.position, batch.previous, batch.position)
         for group in groups:
             group.put_state(told)
@@ -152,7 +144,7 @@ class Log:
             self.recovered[group.number] = group.recovered()
 
     def _sorted(self) -> list[Group]:
-        return sorted(self._groups.values(), key=lambda group: group.number)
+        return [self._groups[number] for number in sorted(self._groups)]
 
     # --- appending -------------------------------------------------------------------------------
 
@@ -262,22 +254,35 @@ class Log:
         active = self._active
         return Batch(size, active.seed, self._end, self._chain, self._durable)
 
-    def _go_on(self, size: int, plain: bool, rest: int) -> None:
-        """The active segment is at its end: see to it that there is another one. NoSpace."""
-        head = self._head_bytes()
+    def prepare(self, size: int) -> bool:
+        """Whether appends of `size` bytes have room, for which a spare may be made. OSError."""
+        rest = self._active.limit - self._end - size
+        try:
+            if rest < self._reserve:
+                with self._lock:
+                    self._provide(size, True, rest)
+        except NoSpace:
+            return False
+        return True
+
+    def _provide(self, size: int, plain: bool, rest: int) -> None:
+        """Spares for what the active segment has no room for. NoSpace."""
+        head, least = self._head_bytes(), min(self._settings.segment_bytes, SMALL_SEGMENT)
         more = 2 * HEADER_BYTES + head + size
-        wanted = min(self._settings.segment_bytes, SMALL_SEGMENT)
         if plain and rest < self._reserve:
             left = self._spares.room(head) + (rest if rest >= 0 else -size)
             if left < self._reserve:
-                self._spares.make(max(wanted, more + self._reserve))
+                self._spares.make(max(least, more + self._reserve))
+        if rest < 0 and not self._spares.holds(head + size):
+            self._spares.make(max(least, more))
+
+    def _go_on(self, size: int, plain: bool, rest: int) -> None:
+        """The active segment is at its end: see to it that there is another one. NoSpace."""
+        self._provide(size, plain, rest)
         if rest < 0:
-            spare = self._spares.take(head + size)
-            if spare is None:
-                self._spares.make(max(wanted, more))
-                spare = self._spares.take(head + size)
+            spare = self._spares.take(self._head_bytes() + size)
             assert spare is not None, "one of that size was made"
-            self._rotate(*spare, head)
+            self._rotate(*spare, self._head_bytes())
 
     def _rotate(self, name: str, file: File, size: int, head: int) -> None:
         """Make a spare the active segment; its beginning is written together with its first batch.
@@ -401,13 +406,8 @@ class Log:
             return False
         name, file, done = filling
         end = min(done + self._settings.step_bytes, self._settings.segment_bytes)
-        try:
-            fill(file, done, end)
-            file.sync()
-        except OSError as error:
-            if full(error):
-                return False
-            raise
+        if not fill_durably(file, done, end):
+            return False
         with self._lock:
             self._spares.filled(name, file, end)
             return self._spares.lacking > 0

@@ -206,6 +206,10 @@ class Spares:
                 return self.ready.pop(at)
         return None
 
+    def holds(self, size: int) -> bool:
+        """Whether `take` would find one."""
+        return any(capacity(spare[2]) >= size for spare in self.ready)
+
     def begin(self) -> tuple[str, File, int] | None:
         """What the next step is to fill: (name, file, bytes done). None if full. OSError."""
         if self._filling is None:
@@ -249,3 +253,15 @@ def fill(file: File, begin: int, end: int) -> None:
         size = min(end - begin, len(ZEROS))
         file.write(begin, [memoryview(ZEROS)[:size]])
         begin += size
+
+
+def fill_durably(file: File, begin: int, end: int) -> bool:
+    """The same, synced; False if there is no space for it. OSError."""
+    try:
+        fill(file, begin, end)
+        file.sync()
+    except OSError as error:
+        if full(error):
+            return False
+        raise
+    return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from engine.contract import SECOND
 from engine.kernels.checksum import crc32c
 from engine.raft.messages import Propose, Room
@@ -85,3 +87,36 @@ def test_a_full_leader_hands_over_and_a_disk_with_space_again_takes_entries() ->
         assert cluster.timeline.step()
     assert not first.raft.full
     assert first.raft.log.last == leader(cluster).raft.log.last > behind
+
+
+@pytest.mark.parametrize("whose", ["leader", "follower"])
+def test_a_batch_that_has_no_room_is_refused_before_it_is_half_written(whose: str) -> None:
+    """There is room for small ones, so nobody has called the disk full yet."""
+    cluster = group(2)
+    first = leader(cluster)
+    nodes = cluster.nodes()
+    one = first if whose == "leader" else next(node for node in nodes if node is not first)
+    one.drive.capacity = one.drive.used()
+    assert not one.raft.full
+    body = bytes(300)
+    first.hear(Propose(77, ((crc32c(body), body),) * 20))
+    wait(cluster, SECOND)
+    assert one in cluster.nodes()
+    assert one.raft.full
+    behind = one.raft.log.last
+    if whose == "leader":
+        assert leader(cluster) is not first
+        propose(cluster, 10)
+    else:
+        assert leader(cluster) is first
+        assert behind < first.raft.log.last == first.raft.commit
+    one.drive.capacity = None
+    wait(cluster, SECOND)
+    assert not one.raft.full
+    assert one.raft.log.last == leader(cluster).raft.log.last > behind
+
+
+def wait(cluster: RaftCluster, nanoseconds: int) -> None:
+    until = cluster.timeline.now + nanoseconds
+    while cluster.timeline.now < until:
+        assert cluster.timeline.step()
