@@ -374,6 +374,7 @@ def kvsrv(
 
         crowd = lab.crowd(clients, work)
         lab.run_for(seconds)
+        lab.until(lambda told=told: bool(told), 20)  # type: ignore[misc]
         crowd.stop()
         crowd.leave()
         _stood_before(told, lab.clerk().get(f"shared {turn}"))
