@@ -30,9 +30,6 @@ JOURNAL_BYTES = 1 << 28
 REPAIR_SECONDS = 20.0
 END_SECONDS = 20.0
 FULL_SECONDS = 2.0
-NO_SPACE = "no space for "
-"""Said by whoever ends because a batch of entries is larger than what is left on a full disk. All
-that it acknowledged it has; others are refused while they can still be."""
 STORM = LABRPC_UNRELIABLE._replace(request_duplicate=0.2, reply_duplicate=0.1)
 Again = Callable[[], None] | None
 
@@ -70,7 +67,6 @@ class Nemesis:
         self.rng = random.Random(0)
         self._may_end: dict[str, int] = {}
         """How many syncs had failed before one was to fail."""
-        self._full: set[str] = set()
         self._damaged: set[str] = set()
 
     @property
@@ -121,10 +117,6 @@ class Nemesis:
             group.cluster.go_on(name)
             if power is not None and power.noted > JOURNAL_BYTES:
                 group.kill(name, power=True)
-        elif name in self._full and node.process.poll() == 1 and NO_SPACE in node.said():
-            node.told = True
-            self.notes.append(f"{name} ended, since a batch was larger than what was left")
-        self._full.discard(name)
         if power is not None and before is not None and power.injected.failed_syncs > before:
             self._await_end(name)
             node.told = True
@@ -312,9 +304,7 @@ class Nemesis:
 
     def full_disk(self, aim: str) -> Again:
         """Until some write has failed: a log that has room in its file goes on for a while."""
-        names = self.aimed(aim)
-        self._full |= set(names)
-        powers = [self.group.powers[name] for name in names]
+        powers = [self.group.powers[name] for name in self.aimed(aim)]
         before = [power.injected.failed_writes for power in powers]
         for power in powers:
             power.fail_writes()
