@@ -224,6 +224,9 @@ def test_keys_expire_and_old_times_do_not_end_new_keys(gates: Addresses) -> None
             key = f"kept{number}"
             assert wire.say("set", key, "v", "px", "250") == b"+OK\r\n"
             wire.say(*command.replace("K", key).split())
+        assert wire.say("set", "inline", "v", "px", "250") == b"+OK\r\n"
+        wire.send(b"set inline new\r\n")  # which goes another way than what the kernel reads
+        assert wire.reply() == b"+OK\r\n"
         for key in ("last", "plain"):
             wire.say("set", key, "v")
         assert wire.say("set", "last", "v", "px", "250") == b"+OK\r\n"
@@ -233,6 +236,7 @@ def test_keys_expire_and_old_times_do_not_end_new_keys(gates: Addresses) -> None
             assert wire.say("ttl", key) == b":-2\r\n"
         for number, command in enumerate(anew):
             assert wire.say("exists", f"kept{number}") == b":1\r\n", command
+        assert wire.say("get", "inline") == b"$3\r\nnew\r\n"
         first = int(wire.say("pttl", "kept5")[1:-2])
         eventually(lambda: int(wire.say("pttl", "kept5")[1:-2]) < first - 50, 5)
 
