@@ -99,8 +99,9 @@ class SimulatedReplica(Serving):
         if span.load:
             self.node.loaded(before, span.after)
 
-    def answer(self, link: Link, kind: int, body: bytes) -> None:
-        self.node.cluster.send(self.node, link, decode(kind, body))
+    def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
+        for link, body in messages:
+            self.node.cluster.send(self.node, link, decode(kind, body))
 
 
 class StoreNode(Node):

@@ -158,9 +158,6 @@ class Replica(Serving):
         self._was = what
         say(f"member {self.raft.me} {what}")
 
-    def answer(self, link: Link, kind: int, body: bytes) -> None:
-        self.world.answer(link, kind, body)
-
     def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
         self.world.answers(kind, messages)
 

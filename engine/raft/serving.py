@@ -49,14 +49,9 @@ class Serving(RaftServer):
         if sends:
             self.world.send(sends)
 
-    def answer(self, link: Link, kind: int, body: bytes) -> None:
-        """Answer a client that asked in bulk, or an operator, with an encoded message."""
-        raise NotImplementedError
-
     def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
-        """The same for many."""
-        for link, body in messages:
-            self.answer(link, kind, body)
+        """Answer clients that asked in bulk, with encoded messages."""
+        raise NotImplementedError
 
     def status(self, number: int, commands: int, digest: int) -> Status:
         """What operators are told; what the front knows is given."""

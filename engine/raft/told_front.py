@@ -132,9 +132,9 @@ class ToldFront(Front):
         done: dict[Link, list[tuple[int, int]]] = {}
         for place, (link, number) in enumerate(asked.asked, answers + 1):
             done.setdefault(link, []).append((number, place))
-        me, answer, pack = self.replica.raft.me, self.replica.answer, msgpack.packb
-        for link, pairs in done.items():
-            answer(link, SUBMITTED, pack((me, pairs)))  # a `Submitted`, as the codec writes it
+        me, pack = self.replica.raft.me, msgpack.packb
+        told = [(link, pack((me, pairs))) for link, pairs in done.items()]
+        self.replica.answers(SUBMITTED, told)  # each a `Submitted`, as the codec writes it
         return len(asked.asked)
 
     def pieces(self) -> Iterator[bytes]:

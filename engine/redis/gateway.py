@@ -176,13 +176,8 @@ class Gateway:
         self.door.flush()
         return True
 
-    def answer(self, link: Link, kind: int, body: bytes) -> bool:
-        """And what it says most."""
-        self.answers(kind, [(link, body)])
-        return True
-
     def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
-        """And all of it that is said in one turn."""
+        """And what it says most: all of one turn."""
         now = time.monotonic_ns()
         for _, body in messages:
             sender, frames = msgpack.unpackb(body, use_list=False)

@@ -45,7 +45,6 @@ class Entrance(Pollable, Protocol):
     def counts(self) -> dict[str, int]: ...
     def drain(self, frames: int, size: int) -> list[Event]: ...
     def send(self, link: Link, value: Any) -> bool: ...
-    def answer(self, link: Link, kind: int, body: bytes) -> bool: ...
     def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None: ...
     def close(self, linger_ms: int = 0) -> None: ...
 
@@ -119,12 +118,8 @@ class SocketWorld:
             elif (outgoing := self._peer(link.principal)) is not None:
                 outgoing.send(message)
 
-    def answer(self, link: Link, kind: int, body: bytes) -> None:
-        """A message that is encoded already, to whoever dialed in and asked in bulk."""
-        self._of_role[link.role].answer(link, kind, body)
-
     def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
-        """The same for many."""
+        """Messages that are encoded already, to those who dialed in and asked in bulk."""
         of: dict[str, list[tuple[Link, bytes]]] = {}
         for message in messages:
             of.setdefault(message[0].role, []).append(message)

@@ -199,20 +199,9 @@ class Listener:
         self.counts["sent"] += 1
         return True
 
-    def answer(self, link: Link, kind: int, body: bytes) -> bool:
-        """`send` of a message that is encoded already, to who asked in bulk; the short way back."""
-        way = self._ways.get(link)
-        if way is None:
-            self.counts["lost"] += 1
-            return False
-        route, number = way
-        head = envelope.head(kind, self.cluster, number, len(body))
-        sent = self._sent(number, self._frames.send(route, head, body))
-        self.counts["sent" if sent else "lost"] += 1
-        return sent
-
     def answers(self, kind: int, messages: list[tuple[Link, bytes]]) -> None:
-        """`answer` for many; bodies are at most `envelope.BODY_MAX` bytes."""
+        """Messages that are encoded already, to those who asked in bulk: the short way back. Bodies
+        are at most `envelope.BODY_MAX` bytes."""
         lost = self._frames.answer(kind, self.cluster, self._ways, messages)
         for number, error in lost:
             if number:

@@ -10,10 +10,11 @@ from typing import Any
 
 from raft_bugs import CORE_BUGS, PROCESS_BUGS
 
+from engine.kernels.bulk import told
 from engine.kv.desk import Desk, Ticket
 from engine.kv.front import StoreFront
 from engine.kv.machine import Machine
-from engine.kv.requests import LOCAL, READ
+from engine.kv.requests import ANSWERED, LOCAL, READ
 from engine.kv.sessions import Sessions
 from engine.kv.trial_bugs import BUGS
 from engine.sim.planting import Patch
@@ -35,9 +36,9 @@ def _remembers_answers(original: Any) -> Any:
     """Answers to reads are kept, in case they are asked for again."""
     kept: list[Any] = []
 
-    def answer(self: StoreFront, part: Any, answers: list[bytes]) -> None:
+    def answer(self: StoreFront, what: str, part: Any, answers: list[bytes]) -> None:
         kept.extend(answers)
-        original(self, part, answers)
+        original(self, what, part, answers)
 
     return answer
 
@@ -61,10 +62,9 @@ def _sessions_are_large(original: Any) -> Any:
 def _all_in_one(_: Any) -> Any:
     """All answers for a link are one message, however long it gets."""
 
-    def answer(self: StoreFront, part: Any, answers: list[bytes]) -> None:
-        for one in dict.fromkeys(link for link, _ in part):
-            theirs = [a for (link, _), a in zip(part, answers, strict=True) if link == one]
-            self._tell(one, theirs)
+    def answer(self: StoreFront, what: str, part: Any, answers: list[bytes]) -> None:
+        messages, _, _ = told(self._before or self._begin(), part, answers, 1 << 40)
+        self.replica.answers(ANSWERED, messages)
 
     return answer
 
@@ -117,6 +117,6 @@ SERVER_BUGS: dict[str, tuple[Patch, ...]] = {
     "unknown_is_no": BUGS["deposed_says_not_done"],
     "answers_are_kept": (Patch(StoreFront, "_answer", _remembers_answers),),
     "state_not_loaded": (Patch(Machine, "load", _nothing_loaded),),
-    "answers_in_one_message": (Patch(StoreFront, "_answer_at_length", _all_in_one),),
+    "answers_in_one_message": (Patch(StoreFront, "_answer", _all_in_one),),
     "sessions_are_large": (Patch(Sessions, "keep", _sessions_are_large),),
 }
