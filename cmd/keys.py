@@ -20,6 +20,7 @@ examples, on each of the hosts n1, n2 and n3:
   engine keys allow keys alice.public --role client
   engine keys revoke keys alice              at once, also for connections that are there
   engine keys list keys
+  engine keys user add carol --role write --dir keys     for Redis clients, with a secret
   engine kv serve --dir n1 --keys keys --listen tcp://10.0.0.1:7000 …
 
 Roles: replica and coordinator serve; worker joins a coordinator; client reads and writes; admin
@@ -221,5 +222,14 @@ def _said(flags: Namespace, entry: Allowed) -> None:
         print(entry)
 
 
-KEYS = Family("keys", EXAMPLES, {"new": new, "allow": allow, "revoke": revoke, "list": list_})
+def user(argv: list[str]) -> int:
+    """who may use the gateway for Redis clients: add, remove, list"""
+    from engine_cmd import keys_user
+
+    code: int = keys_user.main(argv)
+    return code
+
+
+VERBS = {"new": new, "allow": allow, "revoke": revoke, "list": list_, "user": user}
+KEYS = Family("keys", EXAMPLES, VERBS)
 main = KEYS.main

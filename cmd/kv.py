@@ -34,7 +34,8 @@ examples:
   engine kv watch --prefix g
   engine kv status
 
-A cluster is named by the folder of `engine kv up`, or by the clients' endpoints of its replicas.
+A cluster is named by the folder of `engine kv up`, or by the endpoints of its replicas: those for
+operators for status, hash, member and snapshot, those for clients otherwise.
 Exit codes: 3 not found or not as expected, 4 nobody leads or can be reached, 5 the outcome is
 unknown, 6 refused.
 """

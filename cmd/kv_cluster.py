@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConnectionFailed, EngineError, UsageError
 from engine_cmd import kv_redis
-from engine_cmd.flags import client_flags, connection_flags, named, natural, shown
-from engine_cmd.kv_flags import asked, kv_parser, said
+from engine_cmd.flags import Parser, client_flags, connection_flags, named, natural, shown
+from engine_cmd.kv_flags import kv_parser, said
 from engine_cmd.replicas import plan_of, replica_flags
 
 if TYPE_CHECKING:
+    from engine.kv.reach import Place, Reach
     from engine.kv.up import Keeper, Seat
+    from engine.raft.requests import Slow
 
 SNAPSHOT_BYTES = 64 << 20
 CACHE_BYTES = 16 << 20
@@ -35,9 +37,10 @@ def up(argv: list[str]) -> int:
 
     more = ["--snapshot-bytes", str(flags.snapshot_bytes), "--timing", flags.timing]
     with ExitStack() as held:
-        port_of = kv_redis.ports(flags, held)
-        restart = not flags.no_restart
-        made = Keeper(flags.dir, flags.replicas, more, restart=restart, port_of=port_of)
+        redis = kv_redis.Ports(flags, held)
+        more += redis.flags
+        restart, redis_of = not flags.no_restart, redis.address_of
+        made = Keeper(flags.dir, flags.replicas, more, restart=restart, redis_of=redis_of)
         keep(held.enter_context(made), lambda keeper: _told(flags, keeper))
     return 0
 
@@ -54,7 +57,7 @@ def _up_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--timing", choices=("lan", "labs"), default="lan", help="patience (default: lan)"
     )
-    kv_redis.up_flag(parser)
+    kv_redis.up_flags(parser)
 
 
 def _store_flags(parser: ArgumentParser) -> None:
@@ -70,8 +73,8 @@ def _store_flags(parser: ArgumentParser) -> None:
 def _told(flags: Namespace, keeper: Keeper) -> None:
     seats = [{"id": s.id, "pid": keeper.pid(s), "client": s.client} for s in keeper.seats]
     for seat in seats:
-        if seat["id"] in keeper.ports:
-            seat["redis"] = f"127.0.0.1:{keeper.ports[seat['id']]}"
+        if seat["id"] in keeper.redis:
+            seat["redis"] = keeper.redis[seat["id"]]
     if flags.json:
         shown({"dir": os.path.abspath(flags.dir), "replicas": seats})
         return
@@ -174,15 +177,25 @@ def _end_with(parent: int) -> None:
         raise ConnectionFailed(f"Process {parent} is not my parent (any more).")
 
 
+def operating(parser: Parser, argv: list[str]) -> Namespace:
+    """With what every verb takes that asks replicas as their operator."""
+    client_flags(parser, "the folder of `engine kv up`, or the replicas' --admin endpoints: A,B,C")
+    flags: Namespace = parser.parse_args(argv)
+    return flags
+
+
+def _reach(flags: Namespace) -> Reach:
+    from engine.kv.reach import reached
+
+    return reached(named(flags.cluster, "DIR or ENDPOINTS"), flags.token, dict(flags.via))
+
+
 def status(argv: list[str]) -> int:
     """say what the replicas know of themselves"""
-    parser = kv_parser("status", "Say what each replica of a cluster's folder knows of itself.")
-    client_flags(parser, "the folder of `engine kv up`")
-    flags = parser.parse_args(argv)
-    from engine.kv.up import found, statuses
-
-    seats = found(named(flags.cluster, "DIR"))
-    told = statuses(seats, min(flags.timeout or 2.0, 2.0))
+    parser = kv_parser("status", "Say what each replica of a cluster knows of itself.")
+    flags = operating(parser, argv)
+    reach = _reach(flags)
+    seats, told = reach.seats, reach.statuses(min(flags.timeout or 2.0, 2.0))
     here = f"{len(told)} of {len(seats)} replicas reachable"
     leaders = [(one.term, seat.id) for seat in seats if (one := told.get(seat.id)) and _leads(one)]
     leader = max(leaders)[1] if leaders else None
@@ -203,13 +216,12 @@ def _leads(status: Any) -> bool:
     return bool(status.role == "leader")
 
 
-def _plain(seat: Seat, status: Any) -> dict[str, Any]:
+def _plain(seat: Seat | Place, status: Any) -> dict[str, Any]:
+    known = _known(seat, status)
     if status is None:
-        return {"id": seat.id, "member": seat.member, "client": seat.client, "reachable": False}
+        return {**known, "reachable": False}
     return {
-        "id": seat.id,
-        "member": seat.member,
-        "client": seat.client,
+        **known,
         "reachable": True,
         "pid": status.pid,
         "role": status.role,
@@ -220,14 +232,29 @@ def _plain(seat: Seat, status: Any) -> dict[str, Any]:
         "digest": status.digest,
         "snapshot": status.snapshot,
         "disk_bytes": status.disk_bytes,
-        "redis": kv_redis.told(dict(status.counters)),
+        "redis": status.redis or None,
         "log_bytes": status.log_bytes,
         "figures": dict(status.figures),
         "counters": dict(status.counters),
+        "slow": [_slow(one) for one in status.slow],
     }
 
 
-def _line(seat: Seat, status: Any) -> str:
+def _slow(one: Slow) -> dict[str, Any]:
+    """A request that took long."""
+    from engine.kv.slow import shown as shown_key
+
+    return {**one._asdict(), "key": shown_key(one.key, one.cut)}
+
+
+def _known(seat: Seat | Place, status: Any) -> dict[str, Any]:
+    """Who it is, and where its clients are heard; null if nobody knows."""
+    told = (None, None) if status is None else (status.member, status.clients)
+    member, client = getattr(seat, "member", told[0]), getattr(seat, "client", told[1])
+    return {"id": seat.id, "member": member, "client": client}
+
+
+def _line(seat: Seat | Place, status: Any) -> str:
     if status is None:
         return f"replica {seat.id}: nobody answers at {seat.admin}"
     return (
@@ -243,23 +270,30 @@ def member(argv: list[str]) -> int:
     parser.add_argument(
         "id", metavar="ID", type=natural, nargs="?", default=0, help="as `engine kv status` has it"
     )
-    flags = asked(parser, argv)
+    flags = operating(parser, argv)
     from engine.kv import members
-    from engine.kv.up import found
 
-    folder = named(flags.cluster, "DIR")
+    reach = _reach(flags)
+    folder = reach.folder
     if flags.what in ("remove", "replace") and not flags.id:
         raise UsageError(f"Which replica? Give `engine kv member {flags.what}` its ID.")
+    if flags.what in ("add", "remove", "replace") and not folder:
+        raise UsageError(
+            f"`engine kv member {flags.what}` needs the folder of `engine kv up`, in which it "
+            "makes and starts replicas; of others, `engine raft members` changes who belongs to "
+            "them."
+        )
     if flags.what == "lead":
-        members.lead(folder, flags.id)
+        members.lead(reach, flags.id)
     elif flags.what == "remove":
         members.remove(folder, flags.id)
     elif flags.what != "list":
         new = members.add(folder) if flags.what == "add" else members.replace(folder, flags.id)
         said(flags, {"id": new.id, "member": new.member}, str(new.id))
         return 0
-    seats = [{"id": s.id, "member": s.member, "client": s.client} for s in found(folder)]
-    lines = "\n".join(f"{seat['id']}\t{seat['client']}" for seat in seats)
+    told = {} if folder else reach.statuses()
+    seats = [_known(seat, told.get(seat.id)) for seat in _reach(flags).seats]
+    lines = "\n".join(f"{seat['id']}\t{seat['client'] or 'nobody answers'}" for seat in seats)
     said(flags, {"replicas": seats}, lines if flags.what == "list" else "")
     return 0
 
@@ -268,10 +302,10 @@ def snapshot(argv: list[str]) -> int:
     """write a backup of a running cluster into a file"""
     parser = kv_parser("snapshot", "Write a backup: all that was acknowledged by now is in it.")
     parser.add_argument("file", metavar="FILE")
-    flags = asked(parser, argv)
+    flags = operating(parser, argv)
     from engine.kv.backup import save
 
-    taken = save(named(flags.cluster, "DIR"), flags.file, timeout=flags.timeout)
+    taken = save(_reach(flags), flags.file, timeout=flags.timeout)
     result = {"file": flags.file, "revision": taken.revision, "bytes": taken.size}
     said(flags, result, f"revision {taken.revision}, {taken.size} bytes")
     return 0
@@ -296,10 +330,10 @@ def restore(argv: list[str]) -> int:
 def hash_(argv: list[str]) -> int:
     """compare what the replicas have"""
     parser = kv_parser("hash", "A sum over all keys of each replica; 1 if they are not the same.")
-    flags = asked(parser, argv)
+    flags = operating(parser, argv)
     from engine.kv.backup import hashes
 
-    told = hashes(named(flags.cluster, "DIR"), timeout=flags.timeout)
+    told = hashes(_reach(flags), timeout=flags.timeout)
     rows = {
         number: one and {"revision": one.revision, "hash": f"{one.crc:08x}"}
         for number, one in told.items()
@@ -311,7 +345,10 @@ def hash_(argv: list[str]) -> int:
     differ = any(len(sums) > 1 for sums in of.values())
     error = "Replicas of one revision differ: replace the one that is alone." if differ else None
     if flags.json:
-        shown({"replicas": [{"id": n, **(row or {})} for n, row in rows.items()], "error": error})
+        replicas = [
+            {"id": n, "reachable": row is not None, **(row or {})} for n, row in rows.items()
+        ]
+        shown({"replicas": replicas, "error": error})
         return EngineError.exit_code if error else 0
     for number, row in rows.items():
         what = f"{row['hash']} at revision {row['revision']}" if row else "nobody answers"

@@ -45,12 +45,17 @@ def page(argv: list[str]) -> int:
     parser.add_argument(
         "--listen", metavar="127.0.0.1:PORT", default="0", help="default: any port that is free"
     )
+    parser.add_argument(
+        "--show-keys",
+        action="store_true",
+        help="of slow requests, to all who have an account on this machine",
+    )
     _flags(parser)
     flags = parser.parse_args(argv)
     folder = _cluster(flags.cluster)
     from engine.web.watch import serve_page
 
-    serve_page(folder, flags.listen, as_json=flags.json)
+    serve_page(folder, flags.listen, as_json=flags.json, keys=flags.show_keys)
     return 0
 
 

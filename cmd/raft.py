@@ -142,7 +142,7 @@ def _plain(status: Status | None, address: str) -> dict[str, Any]:
     if status is None:
         return {"admin": address, "reachable": False}
     plain = status._asdict()
-    del plain["number"]
+    del plain["number"], plain["slow"], plain["redis"]  # those are the store's
     plain["seats"] = [seat._asdict() for seat in status.seats]
     plain["counters"] = dict(status.counters)
     return {"admin": address, "reachable": True, **plain}

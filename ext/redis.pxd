@@ -11,10 +11,13 @@ cdef enum:
     LINE_MAX = 1 << 16
     ARGS_MAX = 1 << 16
     PLAIN_MAX = 8 << 20   # bytes of a command: a longer one may be too long for a frame
+    GUEST_ARGS = 10       # as in Redis: whoever has not said who they are says little
+    GUEST_BULK = 16384
 
 # Why a stream makes no sense from here on.
 cdef enum:
     NOT_BAD, LONG_LINE, LONG_MBULK, LONG_BULK, BAD_MBULK, BAD_BULK, NO_DOLLAR
+    GUEST_MBULK_BAD, GUEST_BULK_BAD
 
 # Commands that are plain, and what else a frame of requests has; up to APPEND they write.
 cdef enum:
@@ -29,6 +32,7 @@ cdef struct Parser:
     int64_t left          # arguments that it still lacks; -1: none was begun
     size_t bulk_max
     bint whole, line
+    bint guest, reads_only
     int bad
     uint8_t found         # in place of the dollar
 
@@ -123,6 +127,9 @@ cdef inline bint _begun(Parser *its) except -1:
         if found == 2 or number > ARGS_MAX:
             its.bad = BAD_MBULK
             return False
+        if its.guest and number > GUEST_ARGS:
+            its.bad = GUEST_MBULK_BAD
+            return False
         its.line, its.many = False, 0
         its.at = _next_line(its)
         if number > 0:
@@ -152,6 +159,9 @@ cdef inline bint read_command(Parser *its) except -1:
             return False
         if found == 2 or number < 0 or <size_t> number > its.bulk_max:
             its.bad = BAD_BULK
+            return False
+        if its.guest and number > GUEST_BULK:
+            its.bad = GUEST_BULK_BAD
             return False
         where = _next_line(its)
         if size < where + <size_t> number + 2:
@@ -187,6 +197,14 @@ cdef inline int plain_kind(const uint8_t *name, size_t size, size_t many) noexce
         if word == 0x415050454E44:
             return APPEND
     return NOT_PLAIN
+
+
+cdef inline int kind_of(const Parser *its) noexcept:
+    """Of the command that is here."""
+    cdef int kind = NOT_PLAIN
+    if not its.line and its.at <= PLAIN_MAX:
+        kind = plain_kind(its.buffer.at + its.buffer.begin + its.args[0], its.args[1], its.many)
+    return NOT_PLAIN if its.reads_only and kind < GET else kind
 
 
 cdef inline int say(Buffer *buffer, const char *form, int64_t value) except -1:

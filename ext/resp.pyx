@@ -10,8 +10,8 @@ from packed cimport (
     Buffer, array, binary, integer, put, put_big, put_binary, skip, skip_arrays, space, take,
 )
 from redis cimport (
-    CALL, DEL, EXISTS, GET, NO_DOLLAR, NOT_PLAIN, PLAIN_MAX, SET, SETNX, STRLEN, Parser, consume,
-    plain_kind, read_command, say, say_bulk,
+    CALL, DEL, EXISTS, GET, NO_DOLLAR, NOT_PLAIN, SET, SETNX, STRLEN, Parser, consume, kind_of,
+    read_command, say, say_bulk,
 )
 
 cdef enum:
@@ -33,6 +33,7 @@ cdef enum:
 cdef tuple _WHY = (
     "", "too big inline request", "too big mbulk count string", "too big bulk count string",
     "invalid multibulk length", "invalid bulk length", "expected '$', got '%s'",
+    "unauthenticated multibulk length", "unauthenticated bulk length",
 )
 
 
@@ -67,6 +68,9 @@ cdef class Stream:
         PyMem_Free(self._in.args)
         PyMem_Free(self._out.at)
 
+    def restrict(self, bint guest, bint reads_only):
+        self._in.guest, self._in.reads_only = guest, reads_only
+
     @property
     def unread(self):
         return self._in.buffer.end - self._in.buffer.begin
@@ -98,10 +102,7 @@ cdef class Stream:
         cdef Parser *its = &self._in
         cdef int kind
         while read_command(its):
-            kind = NOT_PLAIN
-            if not its.line and not self.slow and its.at <= PLAIN_MAX:
-                kind = plain_kind(its.buffer.at + its.buffer.begin + its.args[0], its.args[1],
-                                  its.many)
+            kind = NOT_PLAIN if self.slow or its.guest else kind_of(its)
             if kind == NOT_PLAIN:
                 return None if self.waits else self._taken()
             if not intake._plain(self, kind):

@@ -13,19 +13,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from harness import Program, programs
+from keyrings import LOOPBACK, People
 from kv.live import Cluster, cluster
 from support import Ran, engine, patience
 from waiting import eventually
 
 from engine.kv import calls
+from engine.kv.backup import hashes
 from engine.kv.client import Store
+from engine.kv.reach import reached
 from engine.kv.up import found
+from engine.storage.home import make
 from engine_cmd import main as program
 
 pytestmark = pytest.mark.processes
@@ -40,8 +45,8 @@ ASK = {
     "lease": "grant 9", "lock": "l",
 }  # fmt: skip
 """Those that ask a cluster, and what they need besides."""
-OF_FOLDERS = ("status", "member", "snapshot", "hash")
-"""Those that need the folder, for endpoints of clients do not say enough."""
+OF_OPERATORS = ("status", "member", "snapshot", "hash")
+"""Those that take the folder or endpoints for operators; the others take those for clients."""
 BRIEFLY = ("--timeout", str(patience(0.4)))
 ALL_BYTES = bytes(range(256)) * 2
 Start = Callable[..., Program]
@@ -438,8 +443,120 @@ def test_named_by_endpoints(
     other = next(seat for seat in found(three.dir) if seat.id != leader.id)
     word = "1 of 1 replicas reachable; this member does not lead: nothing was done."
     fails(capsys, 4, word, "put", "k", "v", "--cluster", other.client, "--timeout", "0.3")
-    for verb in OF_FOLDERS:
-        fails(capsys, 3, "has no cluster", verb, *ASK[verb].split(), "--cluster", ends)
+    for verb in OF_OPERATORS:
+        word = "belongs here. Are these the replicas' --admin endpoints?"
+        fails(capsys, 6, word, verb, *ASK[verb].split(), "--cluster", ends)
+
+
+def test_operators_name_endpoints(
+    three: Cluster, kv: Callable[..., Ran], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on machines that share no folder: replicas are numbered as they are named."""
+    seats = found(three.dir)[::-1]
+    ends = ("--cluster", ",".join(seat.admin for seat in seats))
+    revision = int(kv("put", "operated", "v").out)
+    said = told(kv("status", *ends, "--json"))
+    assert [one["id"] for one in said["replicas"]] == [1, 2, 3]
+    assert [one["client"] for one in said["replicas"]] == [seat.client for seat in seats]
+    assert seats[said["leader"] - 1].id == three.leader()
+    assert kv("member", "list", *ends).out == "".join(
+        f"{number}\t{seat.client}\n" for number, seat in enumerate(seats, 1)
+    )
+    rows = told(kv("hash", *ends, "--json"))["replicas"]
+    assert [(row["id"], row["reachable"], len(row["hash"])) for row in rows] == [
+        (number, True, 8) for number in (1, 2, 3)
+    ]
+    taken = told(kv("snapshot", str(tmp_path / "f"), *ends, "--json"))
+    assert taken["revision"] >= revision
+    wanted = said["leader"] % 3 + 1
+    assert kv("member", "lead", str(wanted), *ends) == (0, "", "")
+    assert three.leader() == seats[wanted - 1].id
+    fails(capsys, 3, "There is no replica 4; there are 1, 2, 3", "member", "lead", "4", *ends)
+    for what in (["add"], ["remove", "1"], ["replace", "1"]):
+        fails(capsys, 2, "needs the folder of `engine kv up`", "member", *what, *ends)
+    twice = ("--cluster", f"{seats[0].admin},{seats[0].admin}")
+    fails(capsys, 2, "is named twice", "hash", *twice)
+
+
+def test_operators_name_endpoints_where_nobody_is(
+    three: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seats, gone = found(three.dir), f"ipc://{tmp_path}/x"
+    some = ("--cluster", ",".join([gone, *[seat.admin for seat in seats]]), "--timeout", "0.4")
+    ran = called(capsys, "status", *some)
+    assert (ran.code, ran.out.count("\n")) == (0, 4), ran
+    assert ran.out.startswith(f"replica 1: nobody answers at {gone}\n")
+    one = told(called(capsys, "status", *some, "--json"))["replicas"][0]
+    assert one == {"id": 1, "member": None, "client": None, "reachable": False}
+    assert called(capsys, "member", "list", *some).out.startswith("1\tnobody answers\n2\tipc://")
+    assert told(called(capsys, "hash", *some, "--json"))["replicas"][0] == {
+        "id": 1, "reachable": False,
+    }  # fmt: skip
+    fails(capsys, 4, f"Nobody answers at {gone}, so nothing was changed.", "member", "lead", "1",
+          *some)  # fmt: skip
+    none = ("--cluster", gone, "--timeout", "0.2")
+    fails(capsys, 4, "0 of 1 replicas reachable", "snapshot", str(tmp_path / "f"), *none)
+    fails(capsys, 4, "Nobody leads, so nothing can be changed: 0 of 1", "member", "lead", *none)
+    assert called(capsys, "hash", *none) == (0, "replica 1: nobody answers\n", "")
+
+
+def test_operators_come_over_tcp_with_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A replica by itself: what it serves where is what it says."""
+    people = People(tmp_path)
+    people.make("host", "ann")
+    people.allow("host", host="replica", ann="admin")
+    people.allow("ann", host="replica")
+    folder = str(tmp_path / "r")
+    number = make(folder)
+    ends = ["--clients", LOOPBACK, "--admin", LOOPBACK, "--redis", "127.0.0.2:0"]
+    with programs(tmp_path) as start:
+        one = start("kv", "serve", "--dir", folder, "--initial", f"{number}=ipc://{folder}/peers",
+                    *ends, "--keys", people.path("host"), "--json")  # fmt: skip
+        eventually(lambda: one.stdout().endswith("\n") or not one.running, 20, "a replica")
+        assert one.running, one.stderr()
+        served = one.json()
+        at = ("--cluster", served["admin"], "--keys", people.path("ann"))
+        eventually(lambda: called(capsys, "status", *at).code == 0, 20, "it to lead")
+        said = told(called(capsys, "status", *at, "--json"))
+        (row,) = said["replicas"]
+        assert (row["member"], row["client"]) == (number, served["clients"])
+        assert row["redis"] == served["redis"]
+        assert served["redis"].startswith("127.0.0.2:")
+        put = ("put", "k", "v", "--cluster", served["clients"], "--keys", people.path("ann"))
+        revision = int(called(capsys, *put).out)
+        ran = called(capsys, "snapshot", str(tmp_path / "f"), *at)
+        assert ran.out.startswith(f"revision {revision}, "), ran
+        assert told(called(capsys, "hash", *at, "--json"))["replicas"][0]["revision"] == revision
+        fails(capsys, 6, "--admin endpoints?", "hash", "--cluster", served["clients"], *at[2:])
+
+
+def test_hash_waits_for_a_replica_that_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody leads as soon as two of three are there. The third is a process that listens to
+    nobody yet, which is waited for; when it is a process no more, it is not."""
+    with cluster(tmp_path, "--no-restart") as made:
+        at = ("--cluster", made.dir)
+        seat = next(one for one in found(made.dir) if one.id != made.leader())
+        eventually(lambda: len(made.pids()) == 3, 20, "all of them")
+        pid = made.pids()[seat.id]
+        path = seat.admin.removeprefix("ipc://")
+        os.rename(path, f"{path}.away")
+        with ThreadPoolExecutor() as pool:
+            late = pool.submit(hashes, reached(made.dir), timeout=patience(20))
+            with pytest.raises(TimeoutError):
+                late.result(0.3)
+            os.rename(f"{path}.away", path)
+            assert all(late.result(patience(20)).values())
+            os.rename(path, f"{path}.away")
+            assert hashes(reached(made.dir), timeout=0.1)[seat.id] is None, "patience ends"
+            late = pool.submit(hashes, reached(made.dir), timeout=None)
+            os.kill(pid, signal.SIGKILL)
+            assert late.result(patience(20))[seat.id] is None
+        ran = called(capsys, "hash", *at, "--timeout", "never")
+        assert f"replica {seat.id}: nobody answers\n" in ran.out
 
 
 @pytest.mark.parametrize("verb", ASK)

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from harness import Program, programs
-from kv.live import Cluster, cluster
+from kv.live import Cluster, cluster, slowed
 from support import engine, need, patience
 from waiting import eventually
 
+from engine.faults.power import Power
+from engine.kv.client import Store
 from engine.kv.metrics import PREFIX, REFUSALS, names
+from engine.kv.up import found
 
 pytestmark = pytest.mark.processes
 
@@ -101,6 +104,60 @@ def test_page(three: Cluster, serve: Callable[..., Served]) -> None:
     assert told["leader"] == three.leader()
     assert {one["id"]: one["pid"] for one in told["replicas"]} == three.pids()
     served.end()
+
+
+def test_a_write_that_waits_for_a_majority(three: Cluster, serve: Callable[..., Served]) -> None:
+    """The others are stopped for a while: the leader says what was slow, and whose fault it was.
+    Whoever has an account on this machine can look: keys are shown if somebody wants that."""
+    blind, served = (
+        serve("page", "--cluster", three.dir, *more) for more in ((), ("--show-keys",))
+    )
+    slowed(three, b"<b>slow</b> \xff\0" + b"x" * 100)
+
+    def seen() -> Any:
+        rows = [one for one in served.status()["slow"] if one["key"].startswith("<b>slow")]
+        return rows[-1] if rows else None
+
+    told = eventually(seen, 20, "the request")
+    assert told["key"] == r"<b>slow</b> \xff\x00" + "x" * 50 + "…"
+    assert (told["verb"], told["waited"]) == ("put", "a majority")
+    assert told["ended"] in ("done", "unknown"), "it steps down when it hears of nobody for long"
+    assert 100 < told["took_ms"] < patience(30) * 1000
+    assert told["seconds_ago"] < patience(30)
+    assert re.fullmatch(r"client \d+", told["client"])
+    assert re.fullmatch("[0-9a-f]{8}", told["session"]), "not enough of it to speak in it"
+    assert told["replica"] in (1, 2, 3)
+    counted = re.findall(
+        r"^engine_kv_slow_requests_total\{.*\} (\d+)$", served.get("/metrics"), re.M
+    )
+    assert sum(map(int, counted)) >= 1
+    assert all(one["key"] is None for one in blind.status()["slow"])
+    assert "slow</b>" not in blind.get("/status.json")
+    ran = engine("kv", "status", "--cluster", three.dir, "--json")
+    slow = [one for row in json.loads(ran.out)["replicas"] for one in row["slow"]]
+    assert told["key"] in [one["key"] for one in slow]
+    admins = ",".join(seat.admin for seat in found(three.dir))
+    assert engine("raft", "status", "--cluster", admins, "--json").code == 0
+    served.end()
+    blind.end()
+
+
+def test_a_write_that_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a read beside it, which needs none, does not."""
+    (tmp_path / "store").mkdir()
+    with Power(tmp_path / "store", 7) as power:
+        for name, value in power.environment().items():
+            monkeypatch.setenv(name, value)
+        with cluster(tmp_path) as made, Store(made.dir, timeout=patience(30)) as store:
+            store.put("k", "v")
+            power.slow(400)
+            store.put("slow", "v")
+            store.get("k")
+            power.heal()
+            told = [one for status in made.statuses().values() for one in status.slow]
+    (found,) = [one for one in told if one.key == b"slow" and one.ended == "done"]
+    assert (found.verb, found.waited, found.others) == ("put", "its disk", 0)
+    assert found.took_ms >= 400
 
 
 def test_a_replica_that_is_started_again(three: Cluster, serve: Callable[..., Served]) -> None:

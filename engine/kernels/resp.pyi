@@ -42,6 +42,10 @@ class Stream:
     def held(self) -> int:
         """Bytes of memory."""
 
+    def restrict(self, guest: bool, reads_only: bool) -> None:
+        """Nothing that a guest says is plain, and it has at most 10 arguments of 16 KiB. With
+        `reads_only` nothing is plain that writes."""
+
     def feed(self, data: bytes) -> None:
         """This has arrived."""
 

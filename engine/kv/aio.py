@@ -19,6 +19,7 @@ from engine.kv.calls import Found, Info, Page, Plan, Text, Txn
 from engine.kv.client import endpoints
 from engine.kv.desk import Desk, Ticket
 from engine.kv.feed import Event, Feed
+from engine.runtime.caller import refused
 from engine.runtime.world import SocketWorld
 
 
@@ -248,11 +249,19 @@ class AsyncStore:
         left = []
         for ticket, future in self._waiting:
             if not ticket.over:
+                handed = ticket.handed > 0
+                ticket.error = refused(self._world, self._desk.spoken_to, handed_over=handed)
+                ticket.over = ticket.error is not None
+            if not ticket.over:
                 left.append((ticket, future))
             elif not future.done():
                 future.set_result(None)
         self._waiting = left
+        desk = self._desk
+        stirred, desk.stirred = desk.stirred, False
         for feed, future in self._watching:
+            if not stirred and feed.ask.number not in desk.watched:
+                continue
             try:
                 if not future.done() and feed.tend(self._desk):
                     future.set_result(None)

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 from collections.abc import Sequence
+from time import monotonic
 
-from engine.errors import DamagedData, EngineError, NotFoundError, RefusedError, UsageError
+from engine.errors import (
+    ConnectionFailed,
+    DamagedData,
+    EngineError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from engine.kv.client import Store
-from engine.kv.members import leader_of
+from engine.kv.reach import Place, Reach
 from engine.kv.requests import AskHash, FetchSnapshot, Hash, SnapshotPiece, Taken, TakeSnapshot
-from engine.kv.up import Seat, found, founded, listens, remove_sockets
+from engine.kv.up import Seat, founded, listens, remove_sockets, starting
 from engine.raft.client import Operator
 from engine.raft.membership import founders, pack
 from engine.raft.replica import GROUP
@@ -26,6 +35,7 @@ from engine.storage.log import Log, LogSettings
 from engine.storage.snapshots import Snapshot, Snapshots, read_header, read_pieces
 
 TRIES = 5
+LOOK_MS = 20
 
 
 class StoreOperator(Operator):
@@ -47,17 +57,19 @@ class StoreOperator(Operator):
         return told
 
 
-def save(folder: str, path: str, *, timeout: float | None = 60.0) -> Taken:
-    """Write a backup of the running cluster of a folder into a new file: all that was acknowledged
-    before this call is in it. EngineError."""
+def save(reach: Reach, path: str, *, timeout: float | None = 60.0) -> Taken:
+    """Write a backup of a running cluster into a new file: all that was acknowledged before this
+    call is in it. EngineError."""
     if os.path.lexists(path):
         raise RefusedError(f"{path} is there already: name a new file.")
-    with Store(folder, timeout=timeout) as store:
+    clients = reach.folder or [one.clients for one in reach.statuses().values()]
+    if not clients:
+        raise ConnectionFailed(f"0 of {len(reach.seats)} replicas reachable: nothing was done.")
+    with Store(clients, timeout=timeout, **reach.way) as store:
         revision = store.info().revision
-    seats = found(folder)
     for _ in range(TRIES):
-        seat, _ = leader_of(seats)
-        with StoreOperator(seat.admin, timeout=timeout) as operator:
+        seat, _ = reach.leader()
+        with StoreOperator(seat.admin, timeout=timeout, **reach.way) as operator:
             taken = operator.take_snapshot()
             if taken.revision >= revision and _fetched(operator, taken, path):
                 return taken
@@ -134,18 +146,33 @@ def _fill(folder: str, file: FolderFile, backup: Snapshot, config: bytes) -> Non
         directory.close()
 
 
-def hashes(folder: str, *, timeout: float | None = 60.0) -> dict[int, Hash | None]:
-    """What each replica says, by id; None for those that do not answer."""
+def hashes(reach: Reach, *, timeout: float | None = 60.0) -> dict[int, Hash | None]:
+    """What each replica says, by id; None for those that do not answer. One that has been started
+    and does not listen yet is waited for."""
     told: dict[int, Hash | None] = {}
-    for seat in found(folder):
-        if not listens(seat):
-            told[seat.id] = None
+    deadline = None if timeout is None else monotonic() + timeout
+    for seat in reach.seats:
+        told[seat.id] = None
+        if not _comes(reach, seat, deadline):
             continue
         try:
-            with StoreOperator(seat.admin, timeout=timeout) as operator:
+            with StoreOperator(seat.admin, timeout=timeout, **reach.way) as operator:
                 told[seat.id] = operator.hash()
         except UsageError:
             raise
+        except RefusedError as error:
+            raise reach.not_for_us(seat, error) from None
         except EngineError:
-            told[seat.id] = None
+            pass  # nobody answers
     return told
+
+
+def _comes(reach: Reach, seat: Seat | Place, deadline: float | None) -> bool:
+    """Whether anybody listens there, now or soon."""
+    if isinstance(seat, Place):
+        return not seat.silent
+    while not listens(seat):
+        if not starting(reach.folder, seat) or (deadline is not None and monotonic() > deadline):
+            return listens(seat)
+        select.poll().poll(LOOK_MS)
+    return True

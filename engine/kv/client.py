@@ -183,7 +183,10 @@ class Store(Client):
         patience = caller.patience if patience is None else patience
         ticket = desk.ask(plan.how, plan.command, patience, caller.now(), once=plan.once)
         desk.awaited = ticket
-        answer = caller.run(desk)
+        try:
+            answer = caller.run(desk)
+        finally:
+            ticket.over = True  # whoever was told that it failed is not told of it once it is done
         return plan.meaning(answer, ticket.handed)
 
 

@@ -19,7 +19,18 @@ import msgpack  # type: ignore[import-untyped]
 from engine.contract import SECOND, Event, Link, Linked, Nanos, Ready, Received, Send, peer
 from engine.errors import ConnectionFailed, EngineError, OutcomeUnknown, RefusedError
 from engine.kv import commands
-from engine.kv.requests import FRAME_BYTES_MAX, WRITE, Answered, Ask, AskTime, Time, Watch, Watched
+from engine.kv.requests import (
+    FRAME_BYTES_MAX,
+    WRITE,
+    Answered,
+    Ask,
+    AskTime,
+    Held,
+    Time,
+    Watch,
+    Watched,
+)
+from engine.kv.tellers import Tellers
 from engine.raft.client import Known
 from engine.raft.requests import Rejected
 
@@ -89,8 +100,10 @@ class Desk:
         self._time: Nanos | None = None
         """Replicated time, as last heard: what a new session's name begins with."""
         self._free: list[list[Any]] = []
-        self._watches: dict[int, str] = {}
-        """By number: whoever was told to have it in mind last."""
+        self.tellers = Tellers()
+        self.stirred = False
+        """Something became of a watch other than that it was told something; whoever looks after
+        them says when that is done."""
         self._shunned: dict[str, Nanos] = {}
         self._new: deque[Ticket] = deque()
         self._later: list[tuple[Nanos, Ticket]] = []
@@ -140,7 +153,7 @@ class Desk:
         server = self._server()
         self._watch_waits = not server
         if server:
-            self._watches[ask.number] = server
+            self.tellers.asked(server, ask, self.now)
             self._say(server, ask)
         return server
 
@@ -151,8 +164,7 @@ class Desk:
     def end_watch(self, server: str, ask: Watch) -> None:
         """Nobody watches this any more; `server` has it in mind, "" if nobody has."""
         self.watched.pop(ask.number, None)
-        if self._watches.get(ask.number) == server:
-            del self._watches[ask.number]
+        self.tellers.ended(server, ask.number)
         if server in self.known.up:
             self._say(server, ask._replace(credit=0))
 
@@ -162,6 +174,8 @@ class Desk:
         self.now = now
         if self._watch_at is not None and now >= self._watch_at:
             self._watch_at = None
+            self.stirred = True
+        self.stirred = self.stirred or self._watch_waits
         for event in events:
             if type(event) is Received:
                 self._take(event.link, event.message)
@@ -183,6 +197,10 @@ class Desk:
             self._time = max(self._time or 0, message.time)
         elif kind is Watched:
             self.watched.setdefault(message.number, []).append(message)
+            self.tellers.told(link.principal, message)
+        elif kind is Held:
+            self.tellers.held(link.principal, message)
+            self.stirred = self.stirred or bool(self.tellers.doubted)
 
     def _answered(self, body: bytes) -> None:
         try:
@@ -217,9 +235,10 @@ class Desk:
 
     def _dismissed(self, server: str, numbers: Sequence[int]) -> None:
         """Of watches: whoever hears of nothing is asked nothing for a while."""
-        numbers = [number for number in numbers if self._watches.get(number) == server]
+        numbers = [number for number in numbers if self.tellers.of(number) == server]
         if numbers:
             self.dismissed.update(numbers)
+            self.stirred = True
             self._shunned[server] = self.now + SHUN
             if server == self.known.server:
                 self._turn_away()
@@ -257,12 +276,14 @@ class Desk:
 
     def _linked(self, link: Link, up: bool) -> None:
         address = link.principal
+        self.stirred = True
         if up:
             self.known.up.add(address)
             if address == self.known.server:
                 self._hold = 0
             return
         self.known.up.discard(address)
+        self.tellers.gone(address)
         for number in [n for n, frame in self._frames.items() if frame.address == address]:
             self._once_more(self._frames.pop(number), done=True)
 
@@ -300,10 +321,26 @@ class Desk:
     def ready(self) -> Ready:
         if self._new and self.now >= self._hold:
             self._flush()
+        beat_at = self.tellers.beat_at
+        if beat_at is not None and self.now >= beat_at:
+            self._beat()
         sends, self._sends = self._sends, []
         wake_at = self._wake_at()
         self._wakes = NEVER if wake_at is None else wake_at
         return Ready(now=tuple(sends), wake_at=wake_at)
+
+    def _beat(self) -> None:
+        """Whoever tells us of watches is asked whether it has them all."""
+        known = self.known
+        ask, silent = self.tellers.beat(self.now, known.server, known.up)
+        for server in silent:
+            self._shunned[server] = self.now + SHUN
+            if server == known.server:
+                self._turn_away()
+        for server in ask:
+            self._say(server, self.tellers.question(server))
+        if self.tellers.doubted:
+            self.watch_by(self.now + 1)
 
     def _server(self) -> str:
         """Whom to ask; all are dialed while nobody is linked."""
@@ -388,8 +425,7 @@ class Desk:
             times.append(max(self._hold, self.now + LOOK_AGAIN))
         if self._watch_waits:
             times.append(max(self._dial_at, self.now + 1))
-        if self._watch_at is not None:
-            times.append(self._watch_at)
+        times += [at for at in (self._watch_at, self.tellers.beat_at) if at is not None]
         tickets = [*self._new, *(t for frame in frames for t in frame.tickets)]
         times += [t.deadline for t in tickets if t.deadline is not None and not t.over]
         return min(times, default=None)

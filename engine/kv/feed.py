@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from engine.contract import SECOND, Nanos
+from engine.contract import Nanos
 from engine.kv.desk import LOOK_AGAIN, Desk
 from engine.kv.history import Compacted
 from engine.kv.requests import Watch, Watched
@@ -12,10 +12,6 @@ from engine.record import Record
 
 CREDIT = 16
 """Answers that may come before we ask for more."""
-
-SILENCE: Nanos = SECOND
-"""When nothing was told for so long it is asked for again: a question or an answer that was lost is
-not said twice, and there may be no later one by which it is missed."""
 
 
 class Event(Record):
@@ -43,7 +39,6 @@ class Feed:
         self._events: deque[Event] = deque()
         self._told_by = ""
         self._credit = 0
-        self._again: Nanos = 0
         self._wait: Nanos = 0
         """Nobody is asked before: whoever was does not hear of anything."""
 
@@ -59,7 +54,6 @@ class Feed:
         Compacted."""
         for one in desk.watched.pop(self.ask.number, ()):
             self._take(one)
-            self._again = desk.now + SILENCE
         if self._events:
             return True
         if self.ask.number in desk.dismissed:
@@ -69,18 +63,15 @@ class Feed:
         if desk.now < self._wait:
             desk.watch_by(self._wait)
             return False
-        silent = desk.now >= self._again
-        if silent or self._told_by not in desk.known.up or self._credit <= 0:
+        doubted = self.ask.number in desk.tellers.doubted
+        if doubted or self._told_by not in desk.known.up or self._credit <= 0:
             self._ask(desk)
-        if self._told_by:
-            desk.watch_by(self._again)
         return False
 
     def _ask(self, desk: Desk) -> None:
         """Whoever is asked now; another one that has us in mind need not go on."""
         before, self._told_by = self._told_by, desk.say_watch(self.ask)
         self._credit = CREDIT if self._told_by else 0
-        self._again = desk.now + SILENCE
         if before != self._told_by:
             desk.end_watch(before, self.ask)
 

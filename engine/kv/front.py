@@ -24,11 +24,14 @@ from engine.kv.requests import (
     LOCAL,
     READ,
     WRITE,
+    AskHeld,
     AskTime,
     Checked,
+    Held,
     Time,
     Watch,
 )
+from engine.kv.slow import SlowRequests
 from engine.kv.watchers import Watchers
 from engine.raft.front import ENTRY_BYTES_MAX, Front
 from engine.raft.herd import Herd
@@ -39,6 +42,8 @@ from engine.storage.entries import COMMAND, Entry
 
 TICK: Nanos = SECOND // 20
 """From one entry that only expires what is due to the next."""
+HURRY: Nanos = SECOND // 200
+"""The same, while more is due than one entry ends."""
 
 STRAY: Nanos = SECOND
 """A replica that has known no leader for so long hears of nothing, and tells its watchers so. One
@@ -65,9 +70,10 @@ class StoreFront(Front):
         self.digests = Digests()
         self.watchers = Watchers(machine)
         self.care = Care(self)
+        self.slow = SlowRequests()
         self.readers = Herd()
         self.outcomes |= {"reads": 0, "local_reads": 0, "watched_events": 0}
-        self.outcomes |= {"write_requests": 0, "read_requests": 0}
+        self.outcomes |= {"write_requests": 0, "read_requests": 0, "slow_requests": 0}
         self._reads: Frames = []
         self._reading = False
         self._before = b""
@@ -80,6 +86,10 @@ class StoreFront(Front):
         """When a leader was known last, or when we began."""
 
     # --- requests --------------------------------------------------------------------------------
+
+    def events(self, events: list[Any], now: Nanos) -> list[Any]:
+        self.slow.now = now
+        return super().events(events, now)
 
     def take(self, batch: Iterable[tuple[Link, bytes]]) -> None:
         for link, body in asks(batch, self._intake, self._reads, FRAME_BYTES_MAX):
@@ -102,8 +112,10 @@ class StoreFront(Front):
                 self._answer("read_requests", [(link, frame)], [self.machine.read(frame)])
             else:
                 self.malformed += 1
+        self.slow.came(len(self._intake), len(self._reads))
 
     def bundle(self, batch: Frames) -> Iterator[Propose]:
+        self.slow.entry_goes()
         at = 0
         while at < len(batch):
             time = self.time(self.replica.world.now())
@@ -121,6 +133,8 @@ class StoreFront(Front):
                 self._turn_away(link, [ask.number])
             else:
                 self.watchers.ask(link, ask)
+        elif kind is AskHeld:
+            self.say(link, Held(self.replica.raft.me, ask.number, *self.watchers.held(link)))
         elif link.role == "admin":
             self.care.ask(link, ask)
         return []
@@ -136,6 +150,7 @@ class StoreFront(Front):
         if self._reads_ripe(now):
             part, self._reads = self._reads, []
             self._reading = True
+            self.slow.round_goes()
             heard.append(Read(self.context(self._read, part)))
         if self._overdue(now):
             self._ticking = True
@@ -153,12 +168,12 @@ class StoreFront(Front):
         times = [super().until]
         if self._reads and not self._reading:
             times.append(self.readers.until)
-        if self.care.busy:
+        if self.care.busy or self.watchers.busy:
             times.append(0)
         due = self.machine.next_deadline()
         if due is not None and self._leads and not self._ticking and not self._waiting:
             _, began, at = self._since
-            times.append(max(self._tick_at, at + due - began))
+            times.append(max(self._next_tick(due), at + due - began))
         return min((time for time in times if time is not None), default=None)
 
     def due(self, now: Nanos) -> bool:
@@ -201,9 +216,13 @@ class StoreFront(Front):
 
     def _overdue(self, now: Nanos) -> bool:
         due = self.machine.next_deadline()
-        if due is None or self._ticking or self._waiting or not self._leads or now < self._tick_at:
+        if due is None or self._ticking or self._waiting or not self._leads:
             return False
-        return due <= self.time(now)
+        return now >= self._next_tick(due) and due <= self.time(now)
+
+    def _next_tick(self, due: Nanos) -> Nanos:
+        left_over = due <= self.machine.time
+        return self._tick_at - TICK + HURRY if left_over else self._tick_at
 
     def _ticked(self, answer: Any, _: None) -> None:
         self._ticking = False
@@ -213,12 +232,16 @@ class StoreFront(Front):
     def _read(self, answer: ReadAt | Refused, part: Frames) -> None:
         self._reading = False
         if isinstance(answer, Refused):
+            self.slow.refused(part, self.replica.world.now())
             self.reject(part, answer.why, answer.leader, unknown=False)
             return
         self.outcomes["reads"] += len(part)
         read = self.machine.read
-        self._answer("read_requests", part, [read(frame) for _, frame in part])
-        self.readers.answered(len(part), len(self._reads), self.replica.world.now())
+        answers = [read(frame) for _, frame in part]
+        self._answer("read_requests", part, answers)
+        now = self.replica.world.now()
+        self.slow.read(part, answers, now)
+        self.readers.answered(len(part), len(self._reads), now)
 
     def _answer(self, what: str, part: Frames, answers: list[bytes]) -> None:
         """All that is for one link in one message, if it is not too much for one; each request
@@ -280,7 +303,13 @@ class StoreFront(Front):
     def done(self, asked: Frames, answers: list[bytes]) -> int:
         self.outcomes["submitted"] += len(asked)
         self._answer("write_requests", asked, answers)
+        self.slow.wrote(asked, answers, self.replica.raft.stable, self.replica.world.now())
         return len(asked)
+
+    def forsake(self) -> None:
+        for one in self._waiting:
+            self.slow.lost(one.asked, self.replica.raft.stable, self.replica.world.now())
+        super().forsake()
 
     def pieces(self) -> Iterator[bytes]:
         return self.machine.pieces()
@@ -292,6 +321,7 @@ class StoreFront(Front):
 
     def status(self, number: int) -> Status:
         machine = self.machine
+        self.outcomes["slow_requests"] = self.slow.many
         status = self.replica.status(number, machine.revision, machine.digest)
         figures = {
             "keys": len(machine.store.table),
@@ -300,12 +330,15 @@ class StoreFront(Front):
             "leases": len(machine.leases.by_id),
             "watchers": self.watchers.many,
         }
-        return status._replace(figures=tuple(figures.items()))
+        slow = self.slow.told(self.replica.world.now())
+        return status._replace(figures=tuple(figures.items()), slow=slow)
 
     # --- the end of a turn -----------------------------------------------------------------------
 
     def sends(self) -> list[Send]:
         self._look_for_leader()
+        if self._waiting:
+            self.slow.look(self._waiting[-1].place, self.replica.raft.stable)
         for link, news in self.watchers.news():
             self.outcomes["watched_events"] += len(news.events)
             self.say(link, news._replace(sender=self.replica.raft.me))

@@ -6,12 +6,15 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.errors import ConnectionFailed, EngineError, NotFoundError, RefusedError
-from engine.kv.up import Seat, found, new_seat, reread, statuses, write
+from engine.kv.reach import Place, Reach, reached
+from engine.kv.up import Seat, found, new_seat, reread, write
 from engine.raft.client import Operator
 from engine.raft.membership import LEARNER
+
+AnySeat = TypeVar("AnySeat", Seat, Seat | Place)
 
 SETTLE_SECONDS = 60.0
 LOOK_MS = 50
@@ -21,7 +24,7 @@ def add(folder: str) -> Seat:
     """One more replica; returns when it votes. EngineError."""
     seats = found(folder)
     seat = new_seat(folder, seats)
-    leader_of(seats)  # before anything is written: somebody must be there to add it
+    reached(folder).leader()  # before anything is written: somebody must be there to add it
     write(folder, [*seats, seat])
     reread(folder)
     _change(folder, lambda wanted: wanted.update({seat.member: (seat.peers, True)}))
@@ -50,18 +53,17 @@ def replace(folder: str, number: int) -> Seat:
     return seat
 
 
-def lead(folder: str, number: int) -> None:
+def lead(reach: Reach, number: int) -> None:
     """Hand leadership to this replica, 0 for whoever has most; returns when it leads."""
-    seats = found(folder)
-    target = _seat(seats, number).member if number else 0
-    leader, before = leader_of(seats)
+    leader, before = reach.leader()
+    target = _member(reach, _seat(reach.seats, number)) if number else 0
     if before.member == target:
         return
-    with Operator(leader.admin) as operator:
+    with Operator(leader.admin, **reach.way) as operator:
         operator.hand_over(target)
     deadline = monotonic() + SETTLE_SECONDS
     while True:
-        after = statuses(seats)
+        after = reach.statuses()
         leads = {one.member: one.term for one in after.values() if one.role == "leader"}
         now = max(leads, key=lambda member: leads[member], default=0)
         if now and now != before.member and target in (0, now):
@@ -69,7 +71,17 @@ def lead(folder: str, number: int) -> None:
         _patience(deadline, f"replica {number} does not lead")
 
 
-def _seat(seats: Sequence[Seat], number: int) -> Seat:
+def _member(reach: Reach, seat: Seat | Place) -> int:
+    """Its number in the group. ConnectionFailed if only it knows, and does not answer."""
+    if isinstance(seat, Seat):
+        return seat.member
+    told = reach.statuses().get(seat.id)
+    if told is None:
+        raise ConnectionFailed(f"Nobody answers at {seat.admin}, so nothing was changed.")
+    return told.member
+
+
+def _seat(seats: Sequence[AnySeat], number: int) -> AnySeat:
     for seat in seats:
         if seat.id == number:
             return seat
@@ -77,26 +89,12 @@ def _seat(seats: Sequence[Seat], number: int) -> Seat:
     raise NotFoundError(f"There is no replica {number}; there are {there}.")
 
 
-def leader_of(seats: Sequence[Seat]) -> tuple[Seat, Any]:
-    """Who leads, and its status. ConnectionFailed."""
-    told = statuses(seats)
-    leads = [(told[s.id].term, s) for s in seats if s.id in told and told[s.id].role == "leader"]
-    if not leads:
-        raise ConnectionFailed(
-            f"Nobody leads, so nothing can be changed: {len(told)} of {len(seats)} replicas "
-            "reachable."
-        )
-    seat = max(leads)[1]
-    return seat, told[seat.id]
-
-
 def _change(folder: str, change: Any) -> None:
     """Order it, again while another change is under way or the leader goes."""
     deadline = monotonic() + SETTLE_SECONDS
     while True:
-        seats = found(folder)
         try:
-            leader, status = leader_of(seats)
+            leader, status = reached(folder).leader()
             wanted = {seat.id: (seat.address, seat.role != LEARNER) for seat in status.seats}
             change(wanted)
             with Operator(leader.admin) as operator:
@@ -110,7 +108,7 @@ def _await(folder: str, member: int, *, votes: bool) -> None:
     deadline = monotonic() + SETTLE_SECONDS
     while True:
         try:
-            _, status = leader_of(found(folder))
+            _, status = reached(folder).leader()
         except ConnectionFailed as error:
             _patience(deadline, str(error))
             continue

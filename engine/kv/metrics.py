@@ -47,6 +47,7 @@ COUNTERS = {
     "submitted": "Frames of writes answered by it; a frame holds what a client asked at once.",
     "reads": "Frames of linearizable reads answered by it.",
     "local_reads": "Frames of reads of this replica alone answered by it.",
+    "slow_requests": "Requests that took longer than 100 ms from when they came to their answer.",
     "rejected": "Frames of requests that it did not do, and said so.",
     "unknown": "Frames of requests of which it cannot say what became of them.",
     "watched_events": "Changes told to watchers by it.",
@@ -65,7 +66,19 @@ COUNTERS = {
         ("malformed", "Messages that are no messages"),
     )
 }
-REFUSED = re.compile(r"(peers|clients|admin)_refused_(\w+)")
+REDIS = {
+    f"redis_{what}": f"{text} by its gateway for Redis clients."
+    for what, text in {
+        "connections": "Connections let in",
+        "refused": "Connections refused",
+        "dropped": "Connections closed before they ended",
+        "handshakes": "Handshakes of TLS done",
+        "wrong_secrets": "Secrets found to be wrong",
+        "dismissed": "Connections closed since their user was removed",
+    }.items()
+}
+"""Are there where Redis clients are served."""
+REFUSED = re.compile(r"(peers|clients|admin|redis)_refused_(\w+)")
 REFUSALS = "refused_by_reason_total"
 """Is there as soon as somebody was refused."""
 PROCESS: dict[str, tuple[str, str]] = {
@@ -121,7 +134,8 @@ def text_of(
     text.add(REFUSALS, "Connections refused, by endpoint and reason.", refused)
     others = {name for _, one in known for name, _ in one.counters} - COUNTERS.keys()
     others = {name for name in others if not REFUSED.fullmatch(name)}
-    for name, what in {**COUNTERS, **dict.fromkeys(sorted(others), "Of its process.")}.items():
+    of_process = {name: REDIS.get(name, "Of its process.") for name in sorted(others)}
+    for name, what in {**COUNTERS, **of_process}.items():
         text.add(f"{name}_total", what, _rows(known, "counters", name))
     for name, (field, what) in PROCESS.items():
         rows = [({"replica": n}, getattr(one, field)) for n, one in sorted(processes.items())]

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
 from engine.errors import DamagedData
-from engine.kv.leases import Lease
+from engine.kv.leases import Lease, lease_of
 from engine.kv.limits import Limits
 from engine.kv.state import State
 from engine.kv.store import Walk, unpack_head
@@ -49,7 +50,7 @@ def _piece(kind: int, content: Any) -> bytes:
 def pieces(state: State, walk: Walk) -> Iterator[bytes]:
     """The state as it is at the first `next`, which gives b"": from then on it may change. The walk
     began just before; it ends with the last piece, or when nobody wants more."""
-    leases = list(state.leases.by_id.values())
+    leases = state.leases.rows.copy()
     sessions, rows = list(state.sessions.order), state.sessions.rows.copy()
     events = state.history.events[state.history.head :]
     head = (
@@ -67,13 +68,14 @@ def pieces(state: State, walk: Walk) -> Iterator[bytes]:
     try:
         yield b""
         yield _piece(HEAD, head)
-        for at in range(0, len(leases), _ROWS):
-            yield _piece(LEASES, leases[at : at + _ROWS])
+        rest = iter(leases.items())
+        while part := [lease_of(*one) for one in islice(rest, _ROWS)]:
+            yield _piece(LEASES, part)
         for at in range(0, len(sessions), _ROWS):
             names = sessions[at : at + _ROWS]
             yield _piece(SESSIONS, (names, [rows[name] for name in names]))
-        for part in _cut(events):
-            yield _piece(HISTORY, part)
+        for some in _cut(events):
+            yield _piece(HISTORY, some)
         while found := _step(walk):
             if found[0]:
                 keys += len(found[0])

@@ -78,6 +78,30 @@ class Watched(Record):
     events: tuple[tuple[int, bytes, bool, bytes, int, int], ...]
 
 
+@message(173)
+class AskHeld(Record):
+    """`Held`: for whoever watches, and was not told anything for long."""
+
+    number: int
+
+
+@message(174)
+class Held(Record):
+    """By `sender`: how many watches of this link it has in mind, and the sum of `held_mark` over
+    them. Whoever knows of other ones has asked or been told something that was lost."""
+
+    sender: int
+    number: int
+    many: int
+    mark: int
+
+
+def held_mark(number: int, after: int, credit: int) -> int:
+    """Of a watch, up to where it was told last, and what it may be told yet; they are added, for
+    then one that changes costs no more if they are many."""
+    return (number * 0x9E3779B1 ^ after * 0x85EBCA77 ^ credit * 0xC2B2AE3D) & 0xFFFFFFFF
+
+
 # --- operators -----------------------------------------------------------------------------------
 
 

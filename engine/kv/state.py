@@ -13,8 +13,9 @@ from engine.kv.limits import Limits
 from engine.kv.sessions import Sessions
 from engine.kv.store import Store, head_bytes, pack_record, unpack_head
 
-EXPIRE_KEYS_MAX = 1000
-"""Keys that leases take with them for one entry; a lease without keys counts as one."""
+EXPIRE_KEYS_MAX = 250
+"""Keys that leases take with them for one entry, which is about a millisecond; a lease without keys
+counts as one."""
 
 
 class State:

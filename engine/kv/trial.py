@@ -17,7 +17,7 @@ from typing import Any
 from engine.contract import SECOND, Link, Nanos, Received
 from engine.kv import calls
 from engine.kv.limits import Limits
-from engine.kv.requests import Ask, Watch, Watched
+from engine.kv.requests import Ask, AskHeld, Held, Watch, Watched
 from engine.kv.trial_bugs import BUGS
 from engine.kv.trial_clients import VERSIONED, Customer, Wanted, Watcher
 from engine.kv.trial_judge import Books
@@ -191,7 +191,7 @@ class StoreCluster(RaftCluster):
         faults = self.network.faults
         if type(message) is Ask:
             self.network.faults = faults._replace(duplicate=0.0)
-        elif type(message) in (Watch, Watched):
+        elif type(message) in (Watch, Watched, AskHeld, Held):
             self.network.faults = NetworkFaults(delay=faults.delay, loss=faults.loss)
         super().send(source, link, message)
         self.network.faults = faults

@@ -229,12 +229,12 @@ def _not_kept_alive(_: Any) -> Any:
     return lambda self, lease, time: None
 
 
-def _leases_hang_loose(_: Any) -> Any:
-    """After a snapshot nobody knows which keys hang on a lease."""
+def _leases_hang_loose(original: Any) -> Any:
+    """After a snapshot nobody knows when the leases in it end."""
 
     def load(self: Leases, leases: Iterable[Lease]) -> None:
-        self.by_id = {lease.id: lease for lease in leases}
-        self._keys, self._queues, self._heap = {}, {}, []
+        original(self, leases)
+        self._heap = []
 
     return load
 

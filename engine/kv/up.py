@@ -174,9 +174,9 @@ class Keeper:
         flags: Sequence[str] = (),
         *,
         restart: bool = True,
-        port_of: Callable[[Seat], int] | None = None,
+        redis_of: Callable[[Seat], str] | None = None,
     ) -> None:
-        """`port_of`, for Redis clients, is asked for each replica when it is started first."""
+        """`redis_of` says where Redis clients are served, when a replica is started first."""
         os.makedirs(folder, 0o700, exist_ok=True)
         self._lock = DirectoryLock(folder)
         try:
@@ -186,8 +186,8 @@ class Keeper:
             raise
         self.folder, self.restart = folder, restart
         self._flags = tuple(flags)
-        self._port_of = port_of
-        self.ports: dict[int, int] = {}
+        self._redis_of = redis_of
+        self.redis: dict[int, str] = {}
         """Of replicas, by id: they stay the same as long as the cluster is up."""
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._leaving: list[subprocess.Popen[bytes]] = []
@@ -269,10 +269,10 @@ class Keeper:
             command += ["--initial", ",".join(founders)]
         command += ["--listen", seat.peers, "--clients", seat.client]
         command += ["--admin", seat.admin, "--parent", str(os.getpid()), *self._flags]
-        if self._port_of is not None:
-            if seat.id not in self.ports:
-                self.ports[seat.id] = self._port_of(seat)
-            command += ["--redis", str(self.ports[seat.id])]
+        if self._redis_of is not None:
+            if seat.id not in self.redis:
+                self.redis[seat.id] = self._redis_of(seat)
+            command += ["--redis", self.redis[seat.id]]
         with open(f"{seat.folder}.log", "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -312,13 +312,35 @@ def statuses(seats: Sequence[Seat], seconds: float = 1.0) -> dict[int, Any]:
 
 
 def listens(seat: Seat) -> bool:
-    """Whether anybody is there to be waited for: a socket of one that died refuses at once."""
+    """Whether anybody is there to be waited for."""
+    return listened_at(seat.admin)
+
+
+def listened_at(address: str) -> bool:
+    """Of a socket on this machine: that of a process which has died refuses at once."""
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        path = seat.admin.removeprefix("ipc://")
+        path = address.removeprefix("ipc://")
         return probe.connect_ex(path) not in (errno.ENOENT, errno.ECONNREFUSED)
+
+
+def starting(folder: str, seat: Seat) -> bool:
+    """Whether whoever keeps the cluster up has a process for a replica, heard or not."""
+    import psutil
+
+    try:
+        children = psutil.Process(keeper_of(folder) or -1).children()
+    except (psutil.Error, ValueError, EngineError):
+        return False  # nobody keeps it up (any more)
+    for child in children:
+        try:
+            if seat.folder in child.cmdline():
+                return True
+        except psutil.Error:
+            continue  # it has just ended
+    return False
 
 
 def keep(keeper: Keeper, ready: Callable[[Keeper], None]) -> None:

@@ -191,6 +191,7 @@ class Replica(Serving):
             disk_bytes=self._disk_bytes(),
             up_ms=(monotonic_ns() - self._born) // MILLISECOND,
             counters=tuple(sorted(self._counters().items())),
+            redis=self.gateway.address if self.gateway is not None else "",
         )
 
     def _seats(self) -> tuple[Seat, ...]:

@@ -80,12 +80,31 @@ class Seat(Record):
     silent_ms: int
 
 
+class Slow(Record):
+    """A request that took long, as `engine.kv.slow` has it: `number` grows with every one; what it
+    `waited` for longest, how it `ended`, and how many `others` that went with it were slow too.
+    `key` is the beginning of it if it is `cut`, `session` the end of its client's."""
+
+    number: int
+    ago_ms: int
+    took_ms: int
+    verb: str
+    key: bytes
+    cut: bool
+    client: str
+    session: str
+    waited: str
+    ended: str
+    others: int
+
+
 @message(150)
 class Status(Record):
     """All that a replica knows of itself. `lost`: a part of its log was damaged, and it does not
     vote before it has that again. `full`: its disk is. `log_bytes` are those of live entries,
     `disk_bytes` those of all its files. `counters` only grow while the process lives; `figures` say
-    what there is just now."""
+    what there is just now, `slow` which requests took long lately, and `redis` where clients of
+    Redis are served, "" if nowhere."""
 
     number: int
     member: int
@@ -112,6 +131,8 @@ class Status(Record):
     up_ms: int
     counters: tuple[tuple[str, int], ...]
     figures: tuple[tuple[str, int], ...] = ()
+    slow: tuple[Slow, ...] = ()
+    redis: str = ""
 
 
 @message(151)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from engine.redis.gateway import Gateway
 
 
-def cluster(gateway: Gateway, args: Sequence[bytes], unknown: Callable[..., Any]) -> Any:
-    """The reply. Problem."""
+def cluster(
+    gateway: Gateway, here: tuple[Any, ...], args: Sequence[bytes], unknown: Callable[..., Any]
+) -> Any:
+    """The reply to somebody who found us `here`. Problem."""
     word = args[1].upper().decode("latin-1")
-    host, port = gateway.door.address
+    host, port = here[:2]
     name = b"%040x" % gateway.member
     if word == "MYID" and len(args) == 2:
         return name

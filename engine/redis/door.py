@@ -7,13 +7,18 @@ asks faster than it can be answered, is not read from until that is over.
 
 from __future__ import annotations
 
+import ipaddress
 import select
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, RefusedError, UsageError
 from engine.kernels.resp import Batch, Stream
+from engine.redis.table import Command, find
+
+if TYPE_CHECKING:
+    from engine.redis.users import User
 
 READ_BYTES = 1 << 16
 TURN_BYTES = 4 << 20
@@ -39,9 +44,9 @@ class Client:
     """A connection."""
 
     __slots__ = (
-        "address", "born", "broken", "busy", "ending", "fresh", "held", "id", "left", "library",
-        "mask", "name", "no_evict", "over", "queue", "queued_bytes", "queued_keys",
-        "socket", "stream", "watched",
+        "address", "born", "broken", "busy", "ending", "find", "fresh", "held", "id", "left",
+        "library", "mask", "name", "no_evict", "over", "queue", "queued_bytes", "queued_keys",
+        "socket", "stream", "user", "watched", "wrongs",
     )  # fmt: skip
 
     def __init__(self, made: socket.socket, number: int, now: float) -> None:
@@ -49,6 +54,12 @@ class Client:
         self.stream = Stream(self, BULK_MAX)
         self.address = made.getpeername()
         self.name, self.library, self.no_evict = b"", {b"lib-name": b"", b"lib-ver": b""}, False
+        self.user: User | None = None
+        """Who it has proven to be, where there are users."""
+        self.find: Callable[[Sequence[bytes]], Command] = find
+        """Which command some words are, if it may have that done. Problem."""
+        self.wrongs = 0
+        """Secrets that were not the user's."""
         self.busy = False
         """A command that is not plain is under way."""
         self.ending = False
@@ -80,6 +91,8 @@ class Client:
 
 class Door:
     """Listens at `address`. Connections `come`, have `heard` said something, and are `gone`."""
+
+    full = FULL
 
     def __init__(
         self,
@@ -126,7 +139,7 @@ class Door:
         for fd, mask in self._epoll.poll(0, 1024):
             client = self.clients.get(fd)
             if client is None:
-                self._accept(now)
+                self._other(fd, now)
                 continue
             if mask & select.EPOLLOUT:
                 self._dirty[client] = None
@@ -136,6 +149,28 @@ class Door:
             elif mask & (select.EPOLLHUP | select.EPOLLERR):
                 self.drop(client)
 
+    @property
+    def complaint(self) -> str:
+        """What whoever runs it should know."""
+        return ""
+
+    def refused(self, why: str) -> None:
+        """Count a connection that was."""
+        self.counts["refused"] += 1
+        self.counts[f"refused_{why}"] = self.counts.get(f"refused_{why}", 0) + 1
+
+    @property
+    def crowd(self) -> int:
+        """Connections, of whatever kind."""
+        return len(self.clients)
+
+    def look(self, now: float) -> None:
+        """From time to time: who has to go."""
+
+    def _other(self, fd: int, now: float) -> None:
+        """Something else than a client has something: the socket at which they come."""
+        self._accept(now)
+
     def _accept(self, now: float) -> None:
         for _ in range(64):
             try:
@@ -143,22 +178,25 @@ class Door:
             except OSError:
                 return  # nobody any more, or no descriptors
             made.setblocking(False)
-            if len(self.clients) >= self.clients_max:
+            if self.crowd >= self.clients_max:
                 self.counts["refused"] += 1
-                _try_to_send(made, FULL)
+                _try_to_send(made, self.full)
                 made.close()
                 continue
-            try:
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._number += 1
-                client = Client(made, self._number, now)
-            except OSError:  # it has gone already
-                made.close()
-                continue
-            self.counts["connections"] += 1
-            self.clients[made.fileno()] = client
-            self._epoll.register(made.fileno(), select.EPOLLIN)
-            self._come(client)
+            self._let_in(made, now)
+
+    def _let_in(self, made: socket.socket, now: float) -> None:
+        try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._number += 1
+            client = Client(made, self._number, now)
+        except OSError:  # it has gone already
+            made.close()
+            return
+        self.counts["connections"] += 1
+        self.clients[made.fileno()] = client
+        self._epoll.register(made.fileno(), select.EPOLLIN)
+        self._come(client)
 
     def _read(self, client: Client) -> int:
         try:
@@ -271,38 +309,47 @@ def _clients_max() -> int:
     return max(16, min(10_000, limit - SPARE_DESCRIPTORS))
 
 
-def reserved(port: int = 0) -> socket.socket:
+def reserved(port: int = 0, host: str = "127.0.0.1") -> socket.socket:
     """Hold a port, 0 for any, for processes of ours that listen there `shared`; nobody is let in
     meanwhile. So one that is started again finds its port free. RefusedError."""
-    with _bound(port, shared=False) as probe:
+    with _bound(host, port, shared=False) as probe:
         port = probe.getsockname()[1]
-    return _bound(port, shared=True)
+    return _bound(host, port, shared=True)
 
 
-def _bound(port: int, *, shared: bool) -> socket.socket:
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind(("127.0.0.1", port))
+        made.bind((host, port))
     except OSError as error:
         made.close()
         raise RefusedError(
-            f"Redis clients cannot be served at 127.0.0.1:{port}: {error.strerror}."
+            f"Redis clients cannot be served at {host}:{port}: {error.strerror}."
         ) from None
     return made
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """PORT, or HOST:PORT of this machine. UsageError, RefusedError."""
+    """PORT of this machine's own address, or HOST:PORT. UsageError."""
     host, _, port = text.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
-    if not port.isdecimal() or int(port) > 65535:
+    host = "127.0.0.1" if host == "localhost" else host
+    if not (port.isascii() and port.isdecimal()) or int(port) > 65535:
         raise UsageError(f"{text!a} is no PORT for Redis clients, nor HOST:PORT.")
-    if not (host == "localhost" or host == "::1" or host.startswith("127.")):
-        raise RefusedError(
-            f"Redis clients are only served on this machine, not at {host}: give a PORT, and let "
-            "those who come from elsewhere use a tunnel."
-        )
-    return "127.0.0.1" if host == "localhost" else host, int(port)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise UsageError(
+            f"{host!a} is no address to serve Redis clients at: give one of this machine's, in "
+            "numbers."
+        ) from None
+    return host, int(port)
+
+
+def beyond(host: str) -> bool:
+    """Whether others than this machine's own users can come there."""
+    return not ipaddress.ip_address(host).is_loopback

@@ -20,6 +20,7 @@ from engine.kv.commands import OK, RANGE, TOO_LARGE
 from engine.kv.requests import READ, Answered
 from engine.raft.machine import NOBODY
 from engine.redis import replies, talk, transactions
+from engine.redis.access import Access
 from engine.redis.courier import Courier
 from engine.redis.direct import SHARED, direct
 from engine.redis.door import Client, Door
@@ -28,7 +29,8 @@ from engine.redis.leases import Leases
 from engine.redis.lines import words
 from engine.redis.replies import REPLY_MAX, TOO_LONG, Encoded, Problem, size
 from engine.redis.scans import Scans
-from engine.redis.table import Command, find
+from engine.redis.table import Command
+from engine.redis.users import UserList
 
 if TYPE_CHECKING:
     from engine.kv.front import StoreFront
@@ -44,6 +46,8 @@ IDLE_SECONDS = 600.0
 COMMAND_MAX = 8 << 20
 """Bytes of all arguments: a frame that no replica takes would be in everybody's way. As in
 `engine.kernels.resp`."""
+LOOK_AGAIN: Nanos = SECOND // 4
+"""From one look for those who have to go to the next, where somebody may have to."""
 HTTP = (b"GET /", b"POST ", b"PUT /", b"HEAD /", b"DELETE /", b"OPTIONS ", b"CONNECT ", b"PATCH /")
 """What a browser that was led here begins with: it must not be talked into commands."""
 
@@ -70,7 +74,8 @@ class Asked:
 
 class Gateway:
     """`others` says at which endpoints clients find the members of the group; `token` is the path
-    of the token file for those on TCP. EngineError if it cannot listen."""
+    of the token file for those on TCP. `door` makes the door, `users` are those who may come in,
+    None for everybody who can reach it. EngineError if it cannot listen."""
 
     roles = frozenset({ROLE})
 
@@ -82,17 +87,21 @@ class Gateway:
         token: str | None = None,
         shared: bool = False,
         clients_max: int = 0,
+        users: UserList | None = None,
+        door: Callable[..., Door] = Door,
     ) -> None:
         self.intake = Intake(replies.explain, os.urandom, REQUESTS_MAX, REQUEST_BYTES, IDLE_SECONDS)
         self.courier = Courier(self.intake, others, token)
         self.leases = Leases(self.intake.call, os.urandom, time.monotonic_ns)
         self.groups = Groups(self.intake.call, self.leases, time.monotonic_ns, wall)
         self.scans = Scans(self)
-        self.door = Door(
+        self.door = door(
             address, self._come, self.pump, self._gone, shared=shared, clients_max=clients_max
         )
         host, port = self.door.address
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.access = None if users is None else Access(users, self.door)
+        self._look_at: Nanos | None = None if self.access is None and door is Door else 0
         self.commands = 0
         """That were not plain."""
         self.replica: Replica | None = None
@@ -142,16 +151,29 @@ class Gateway:
     def restless(self) -> bool:
         """Something is due although nothing has arrived."""
         now = time.monotonic_ns()
-        due = self.leases.until
-        return self.groups.waiting or not self.courier.idle(now) or (due is not None and due <= now)
+        for due in (self.leases.until, self._due):
+            if due is not None and due <= now:
+                return True
+        return self.groups.waiting or not self.courier.idle(now)
+
+    @property
+    def _due(self) -> Nanos | None:
+        """When to look for those who have to go, if there is anybody."""
+        return self._look_at if self._look_at is not None and self.door.crowd else None
 
     @property
     def until(self) -> Nanos | None:
         """When to turn again if nothing arrives."""
         if self.restless:
             return 0
-        times = [one for one in (self.courier.until, self.leases.until) if one is not None]
-        return min(times, default=None)
+        times = (self.courier.until, self.leases.until, self._due)
+        return min([one for one in times if one is not None], default=None)
+
+    @property
+    def complaint(self) -> str:
+        """What whoever runs it should know."""
+        broken = "" if self.access is None else self.access.users.broken
+        return f"No Redis client is let in any more: {broken}" if broken else self.door.complaint
 
     def drain(self, frames: int, size: int) -> list[Event]:
         """What has arrived, as frames of requests if this replica is to answer them."""
@@ -160,6 +182,8 @@ class Gateway:
         self.intake.forget = min(IDLE_SECONDS, self.front.machine.limits.horizon / SECOND / 4)
         self.courier.hear(now, self._over)
         self.courier.expire(now, self._over)
+        if self._look_at is not None and now >= self._look_at:
+            self._look(now)
         self.door.drain(now / SECOND)
         self.leases.look(self.front.machine)
         self.groups.begin()
@@ -211,8 +235,19 @@ class Gateway:
 
     def _come(self, client: Client) -> None:
         self.courier.dial(time.monotonic_ns())
+        if self.access is not None:
+            self.access.come(client)
+
+    def _look(self, now: Nanos) -> None:
+        """For those who have to go."""
+        self._look_at = now + LOOK_AGAIN
+        self.door.look(now / SECOND)
+        if self.access is not None:
+            self.access.look()
 
     def _gone(self, client: Client) -> None:
+        if self.access is not None:
+            self.access.gone(client)
         client.queue, client.watched, client.left = None, {}, None
 
     def pump(self, client: Client) -> None:
@@ -259,7 +294,7 @@ class Gateway:
         try:
             if sum(map(len, args)) > COMMAND_MAX:
                 raise Problem("ERR the command is longer than the store allows")
-            command = find(args)
+            command = client.find(args)
             if client.queue is not None and command.name not in transactions.AT_ONCE:
                 transactions.queue(client, command, args)
             elif command.run is not None:

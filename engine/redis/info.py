@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
+from engine.redis import access
 from engine.redis.door import BULK_MAX
 
 if TYPE_CHECKING:
@@ -102,10 +103,11 @@ def of_client(client: Client) -> bytes:
     host, port = client.address[:2]
     age = int(time.monotonic() - client.born)
     multi = -1 if client.queue is None else len(client.queue)
+    user = access.who(client)
     library = [client.library[what].decode() for what in (b"lib-name", b"lib-ver")]
     return (
         f"id={client.id} addr={host}:{port} name={client.name.decode()} age={age} db=0 "
         f"multi={multi} watch={len(client.watched)} qbuf={client.stream.unread} "
         f"omem={client.stream.unsent} resp={3 if client.stream.resp3 else 2} "
-        f"lib-name={library[0]} lib-ver={library[1]}\n"
+        f"user={user} lib-name={library[0]} lib-ver={library[1]}\n"
     ).encode()

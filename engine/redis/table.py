@@ -92,6 +92,7 @@ _COMMANDS = (
     Command("select", 2, "loading stale fast"),
     Command("auth", -2, "noscript loading stale fast no_auth allow_busy"),
     Command("hello", -1, "noscript loading stale fast no_auth allow_busy"),
+    Command("acl", -2, "noscript loading stale"),
     Command("info", -1, "loading stale"),
     Command("config", -2, "admin noscript loading stale"),
     Command("command", -1, "loading stale"),
@@ -114,8 +115,8 @@ SCRIPTS: dict[str, tuple[int, Run]] = {
 which redis-py releases, extends and renews locks; there is no language for others."""
 
 
-def find(args: Sequence[bytes]) -> Command:
-    """Which command these words are. Problem."""
+def find(args: Sequence[bytes], *, scripts: bool = True) -> Command:
+    """Which command these words are, and with `scripts` which script. Problem."""
     name = args[0].decode("latin-1")
     command = COMMANDS.get(name.lower())
     if command is None:
@@ -130,7 +131,7 @@ def find(args: Sequence[bytes]) -> Command:
     pairs = command.name in ("mset", "msetnx") and many % 2 == 0
     if (command.arity > 0 and many != command.arity) or many < -command.arity or pairs:
         raise wrong_number(command.name)
-    if command.name == "evalsha":
+    if scripts and command.name == "evalsha":
         return _script(command, args)
     return command
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from engine.redis import cluster, info
+from engine.redis import access, cluster, info
 from engine.redis.replies import SYNTAX, Problem, Simple, Text
 from engine.redis.strings import integer
 from engine.redis.table import COMMANDS, SCRIPTS, Command, find, wrong_number
@@ -48,37 +48,47 @@ def _quit(gateway: Gateway, client: Client, args: Args) -> Any:
     return OK
 
 
-def _reset(_: Gateway, client: Client, args: Args) -> Any:
+def _reset(gateway: Gateway, client: Client, args: Args) -> Any:
     client.queue, client.broken, client.watched = None, False, {}
     client.queued_bytes, client.queued_keys = 0, set()
     client.stream.resp3, client.name, client.no_evict = False, b"", False
+    if gateway.access is not None:
+        gateway.access.come(client)
     return Simple("RESET")
 
 
 # --- who it is -----------------------------------------------------------------------------------
 
 
-def _auth(_: Gateway, __: Client, args: Args) -> Any:
+def _auth(gateway: Gateway, client: Client, args: Args) -> Any:
     if len(args) > 3:
         raise SYNTAX
-    if len(args) == 2:
+    if len(args) == 2 and gateway.access is None:
         raise Problem(
             "ERR AUTH <password> called without any password configured for the default user. "
             "Are you sure your configuration is correct?"
         )
-    _known(args[1])
+    _prove(gateway, client, args[1] if len(args) == 3 else access.DEFAULT.encode(), args[-1])
     return OK
 
 
-def _known(user: bytes) -> None:
-    """There are no passwords: who is on this machine is in."""
-    if user != b"default":
-        raise Problem("WRONGPASS invalid username-password pair or user is disabled.")
+def _prove(gateway: Gateway, client: Client, user: bytes, secret: bytes) -> None:
+    """Problem. Where there are no users, whoever is on this machine is in."""
+    if gateway.access is not None:
+        gateway.access.prove(client, user, secret)
+    elif user != access.DEFAULT.encode():
+        raise Problem(access.WRONG)
+
+
+def _acl(_: Gateway, client: Client, args: Args) -> Any:
+    if args[1].upper() != b"WHOAMI" or len(args) > 2:
+        return _no_subcommand("acl", args, ("WHOAMI",))
+    return access.who(client).encode()
 
 
 def _hello(gateway: Gateway, client: Client, args: Args) -> Any:
     version = 3 if client.stream.resp3 else 2
-    name = client.name
+    name, proof = client.name, None
     if len(args) > 1:
         try:
             version = integer(args[1])
@@ -90,15 +100,19 @@ def _hello(gateway: Gateway, client: Client, args: Args) -> Any:
     while at < len(args):
         word, left = args[at].upper(), len(args) - at - 1
         if word == b"AUTH" and left >= 2:
-            _known(args[at + 1])
+            proof = args[at + 1], args[at + 2]
             at += 3
         elif word == b"SETNAME" and left >= 1:
-            name = _name(args[at + 1])
+            name = args[at + 1]
             at += 2
         else:
             shown = args[at].decode("utf-8", "surrogateescape")
             raise Problem(f"ERR Syntax error in HELLO option '{shown}'")
-    client.stream.resp3, client.name = version == 3, name
+    if proof is not None:
+        _prove(gateway, client, *proof)
+    if client.find is access.for_guests:
+        raise Problem(access.NO_HELLO)
+    client.stream.resp3, client.name = version == 3, _name(name)
     return {
         b"server": b"redis",
         b"version": info.REDIS_VERSION.encode(),
@@ -236,12 +250,15 @@ _TALK: dict[str, Callable[[Gateway, Client, Args], Any]] = {
     "quit": _quit,
     "reset": _reset,
     "auth": _auth,
+    "acl": _acl,
     "hello": _hello,
     "client": _client,
     "info": _info,
     "config": _config,
     "command": _command,
-    "cluster": lambda gateway, client, args: cluster.cluster(gateway, args, _no_subcommand),
+    "cluster": lambda gateway, client, args: cluster.cluster(
+        gateway, client.socket.getsockname(), args, _no_subcommand
+    ),
     "readonly": _ok,
     "readwrite": _ok,
     "eval": _no_script,

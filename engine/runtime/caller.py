@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from engine.contract import SECOND, Machine, Nanos, Server
-from engine.errors import OutcomeUnknown
+from engine.errors import EngineError, OutcomeUnknown
 from engine.runtime.world import SocketWorld
 
 
@@ -62,11 +62,8 @@ class Caller:
             wake_at = server.turn()
             if call.outcome is not None:
                 break
-            refusals = self._world.refusals
-            if call.spoken_to and call.spoken_to <= refusals.keys():
-                error = refusals[min(call.spoken_to)]
-                if call.handed_over:
-                    raise OutcomeUnknown(f"{error} An earlier try may have been done.")
+            error = refused(self._world, call.spoken_to, handed_over=call.handed_over)
+            if error is not None:
                 raise error
             self._world.wait(wake_at)
         if call.outcome.error is not None:
@@ -95,6 +92,16 @@ class Caller:
     def close(self) -> None:
         """Close the connections."""
         self._world.close()
+
+
+def refused(world: SocketWorld, spoken_to: Set[str], *, handed_over: bool) -> EngineError | None:
+    """Why all whom somebody has spoken to refuse to talk to us, if they do."""
+    if not spoken_to or not spoken_to <= world.refusals.keys():
+        return None
+    error = world.refusals[min(spoken_to)]
+    if handed_over:
+        return OutcomeUnknown(f"{error} An earlier try may have been done.")
+    return error
 
 
 class Client:

@@ -11,7 +11,8 @@ import os
 from collections import deque
 from typing import Any
 
-from engine.raft.requests import Status
+from engine.kv.slow import KEPT, shown
+from engine.raft.requests import Slow, Status
 from engine.record import Record
 from engine.web.lookout import Sight
 from engine.web.verdict import best, members, verdict
@@ -32,8 +33,9 @@ class Speed(Record):
 class Board:
     """`see` what a `Lookout` saw, then ask what is to be told."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, *, keys: bool = False) -> None:
+        """Keys of the store are told with `keys` only."""
+        self.folder, self.keys = folder, keys
         self.sight: Sight | None = None
         self.speeds: deque[Speed] = deque()
         self._cpu: dict[int, float] = {}
@@ -71,6 +73,32 @@ class Board:
             "figures": dict(status.figures) if status is not None else {},
             "replicas": self._replicas(sight),
             "speeds": self._speeds(sight),
+            "slow": self._slow(sight, now),
+        }
+
+    def _slow(self, sight: Sight, now: float) -> list[dict[str, Any]]:
+        """The last requests that took long, the newest first; `seconds_ago` they were over."""
+        passed = now - sight.at
+        rows = [
+            {"replica": number, "pid": status.pid, **self._slow_one(one, passed)}
+            for number, status in sight.statuses.items()
+            for one in status.slow
+        ]
+        rows.sort(key=lambda row: row["seconds_ago"])
+        return rows[:KEPT]
+
+    def _slow_one(self, one: Slow, passed: float) -> dict[str, Any]:
+        return {
+            "number": one.number,
+            "seconds_ago": round(one.ago_ms / 1000 + passed, 3),
+            "took_ms": one.took_ms,
+            "verb": one.verb,
+            "key": shown(one.key, one.cut) if self.keys else None,
+            "client": one.client,
+            "session": one.session,
+            "waited": one.waited,
+            "ended": one.ended,
+            "others": one.others,
         }
 
     def _speeds(self, sight: Sight) -> dict[str, Any]:

@@ -92,6 +92,10 @@ tbody th { font-weight: 600; }
 td > b, th > b { display: block; font-weight: 600; white-space: nowrap; }
 td > small, th > small { display: block; font-size: .84rem; font-weight: 400; color: var(--faint);
   white-space: nowrap; }
+#slow-rows b, #slow-rows small { white-space: normal; overflow-wrap: anywhere;
+  unicode-bidi: isolate; }
+#slow-rows td:nth-child(-n + 3) > b { white-space: nowrap; }
+#slow-rows td:last-child { width: 45%; }
 .leader td:nth-child(2) > b { color: var(--good); }
 .gone th > b, .gone td:nth-child(2) > b { color: var(--bad); }
 .gone td:nth-child(n + 3) > b { font-weight: 400; color: var(--faint); }
@@ -113,10 +117,11 @@ footer { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin-top: 1.6rem; 
   td > b, td > small, th > small { white-space: normal; }
   tbody .gone td:nth-child(n + 3) { display: none; }
   tbody td:last-child { grid-column: 1 / -1; }
+  #slow-rows td:last-child { width: auto; }
 }
 @media (max-width: 52rem) and (min-width: 34rem) {
   tbody tr { grid-template-columns: 1fr 1fr 1fr 1fr; }
-  tbody td:last-child { grid-column: auto; }
+  #rows td:last-child { grid-column: auto; }
 }
 """
 
@@ -143,6 +148,16 @@ BODY = """\
 <table role="table" aria-labelledby="replicas">
 <thead role="rowgroup"><tr role="row" id="columns"></tr></thead>
 <tbody role="rowgroup" id="rows"></tbody>
+</table>
+</div>
+</section>
+<section aria-labelledby="slow">
+<h2 id="slow">Slow requests</h2>
+<p class="small" id="slow-none">None took longer than 100 ms.</p>
+<div class="scroll" id="slow-there" tabindex="0" role="region" aria-labelledby="slow" hidden>
+<table role="table" aria-labelledby="slow">
+<thead role="rowgroup"><tr role="row" id="slow-columns"></tr></thead>
+<tbody role="rowgroup" id="slow-rows"></tbody>
 </table>
 </div>
 </section>

@@ -6,6 +6,7 @@ SCRIPT = r"""
 "use strict";
 const EVERY = 1000, PATIENCE = 4000, OLD = 5, NAME = document.title;
 const COLUMNS = ["Replica", "Role", "Log", "Applied", "Disk", "Memory", "Slow turns"];
+const SLOW = ["Over at", "Took", "Waited for", "Client", "Request"];
 const byId = id => document.getElementById(id);
 
 // --- words --------------------------------------------------------------------------------------
@@ -152,6 +153,43 @@ function fill(cell, [what, more, far]) {
   bar.classList.toggle("far", far > 10000);
 }
 
+// --- slow requests ------------------------------------------------------------------------------
+
+/* Nothing of a row changes once it is there: what was, was. */
+function slow(told) {
+  const head = byId("slow-columns"), body = byId("slow-rows");
+  if (!head.children.length)
+    for (const name of SLOW) make(head, "th", { role: "columnheader", scope: "col" }, name);
+  const rows = new Map([...body.children].map(row => [row.dataset.id, row]));
+  told.slow.forEach((one, at) => {
+    const id = [one.replica, one.pid, one.number].join("/");
+    const row = rows.get(id) ?? slowRow(body, id, one);
+    rows.delete(id);
+    if (body.children[at] !== row) body.insertBefore(row, body.children[at]);
+  });
+  for (const row of rows.values()) row.remove();
+  byId("slow-there").hidden = !told.slow.length;
+  byId("slow-none").hidden = told.slow.length > 0;
+}
+
+function slowRow(body, id, one) {
+  const row = make(body, "tr", { role: "row", "data-id": id });
+  const key = one.key === null ? "key not shown: --show-keys" : one.key;
+  const cells = [
+    [clock(new Date(Date.now() - one.seconds_ago * 1000)), "replica " + one.replica],
+    [number(one.took_ms) + "\u00a0ms", one.ended === "unknown" ? "outcome unknown" : one.ended],
+    [one.waited, one.others ? plural(one.others, "more request") + " with it" : ""],
+    [one.client, one.session ? "session " + one.session : ""],
+    [one.verb, key],
+  ];
+  cells.forEach(([what, more], index) => {
+    const cell = make(row, "td", { role: "cell", "data-of": SLOW[index] });
+    make(cell, "b", {}, what);
+    make(cell, "small", {}, more);
+  });
+  return row;
+}
+
 // --- the chart ----------------------------------------------------------------------------------
 
 function ceiling(value) {
@@ -225,6 +263,7 @@ function show(told) {
   speeds = told.speeds;
   chart();
   replicas(told);
+  slow(told);
   say(byId("time"), "Looked at " + clock(heard) + ", every second.");
 }
 

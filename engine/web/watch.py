@@ -24,8 +24,8 @@ EVERY_SECONDS = 1.0
 class Watch:
     """Looks from a thread of its own. A context manager; on leaving it looks no more."""
 
-    def __init__(self, folder: str) -> None:
-        self._board, self._folder = Board(folder), folder
+    def __init__(self, folder: str, *, keys: bool = False) -> None:
+        self._board, self._folder = Board(folder, keys=keys), folder
         self._lock, self._over = Lock(), Event()
         self._seen = Event()
         self._thread = Thread(target=self._run, name="lookout", daemon=True)
@@ -76,12 +76,12 @@ def metrics_of(sight: Sight) -> str:
     return text_of(sight.seats, sight.statuses, sight.processes)
 
 
-def serve_page(folder: str, listen: str, *, as_json: bool) -> None:
-    """The page of the cluster in a folder, until a signal ends it.
+def serve_page(folder: str, listen: str, *, as_json: bool, keys: bool = False) -> None:
+    """The page of the cluster in a folder, until a signal ends it. Only with `keys` it shows some.
 
     UsageError, RefusedError if the port is taken.
     """
-    with Watch(folder) as watch:
+    with Watch(folder, keys=keys) as watch:
         paths: dict[str, Callable[[], Answer]] = {
             "/": lambda: Answer("text/html; charset=utf-8", page(folder), POLICY),
             "/status.json": watch.status,

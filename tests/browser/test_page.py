@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from browser.chrome import Tab, browser
 from harness import Program, programs
-from kv.live import Cluster, cluster
+from kv.live import Cluster, cluster, slowed
 from waiting import eventually
 
 from engine.kv import members
@@ -57,6 +57,13 @@ ROWS = """
 """
 
 
+HOSTILE = (
+    b'<img src=x onerror="window.planted=1">\0\x1b[31m\xff' + "\u202e&amp;".encode() + b"z" * 99,
+    b"z" * 200,
+)
+"""Keys of requests that were slow before the page is looked at."""
+
+
 class Stage:
     """A cluster, the process of its page, and a browser that looks at it."""
 
@@ -86,9 +93,10 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("p")
     with browser(folder / "browser") as chrome, cluster(folder, "--no-restart") as store:
-        store.leader()
+        for key in HOSTILE:
+            slowed(store, key)
         with programs(folder) as start:
-            page = start("kv", "page", "--cluster", store.dir, "--json")
+            page = start("kv", "page", "--cluster", store.dir, "--show-keys", "--json")
             eventually(lambda: page.stdout().endswith("\n"), 20, "the page")
             tab = chrome.tab()
             tab.size(1280, 900)
@@ -133,7 +141,7 @@ def test_requests_are_counted(stage: Stage) -> None:
     most = eventually(lambda: m if min((m := seen()).values()) >= 10 else None, what="the chart")
     assert most["reads"] <= 62
     eventually(lambda: f"Revision\n{revision}" in stage.tab.text("#facts"), what="the revision")
-    assert "Keys\n60" in stage.tab.text("#facts")
+    assert "Keys\n62" in stage.tab.text("#facts")
     assert stage.tab.run("document.querySelector('#chart .line.w').getAttribute('d')")
     assert all("up to date" in row[3] for row in eventually(lambda: settled(stage)).values())
 
@@ -141,6 +149,38 @@ def test_requests_are_counted(stage: Stage) -> None:
 def settled(stage: Stage) -> dict[str, list[str]]:
     rows = stage.rows()
     return rows if all("up to date" in row[3] for row in rows.values()) else {}
+
+
+SLOW = """
+[...document.querySelectorAll("#slow-rows tr")].map(row =>
+  [...row.children].map(cell => [...cell.children].map(one => one.textContent)))
+"""
+
+
+def test_slow_requests(stage: Stage) -> None:
+    """A key may be anything: it is shown as text, and does nothing. What is shown stays."""
+    text = r'<img src=x onerror="window.planted=1">\x00\x1b[31m\xff\u202e&amp;' + "z" * 11 + "…"
+
+    def seen() -> dict[str, list[list[str]]]:
+        rows = {row[4][1]: row for row in stage.tab.run(SLOW)}
+        return rows if {text, "z" * 64 + "…"} <= rows.keys() else {}
+
+    row = eventually(seen, 20, "both keys")[text]
+    (at, replica), (took, ended), (waited, _), (client, session), (verb, _) = row
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", at)
+    assert re.fullmatch(r"replica \d", replica)
+    assert int(took.split("\u00a0")[0].replace(",", "")) > 100
+    assert (verb, waited) == ("put", "a majority")
+    assert ended in ("done", "outcome unknown")
+    assert re.fullmatch(r"client \d+", client)
+    assert re.fullmatch("session [0-9a-f]{8}", session)
+    assert stage.tab.run("document.querySelectorAll('main img').length") == 0
+    assert stage.tab.run("window.planted === undefined")
+    assert stage.tab.run("document.getElementById('slow-none').hidden")
+    looked = "document.getElementById('time').textContent"
+    before = stage.tab.run(looked)
+    eventually(lambda: stage.tab.run(looked) != before, 10, "another look")
+    assert seen()[text] == row
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -172,9 +212,12 @@ def test_what_a_screen_reader_is_told(stage: Stage, width: int) -> None:
         stage.tab.size(1280, 900)
     roles = [role for role, _ in tree]
     assert ("table", "Replicas") in tree
-    assert roles.count("row") == 4
+    assert ("table", "Slow requests") in tree
+    rows = stage.tab.run("document.querySelectorAll('#slow-rows tr').length")
+    assert roles.count("row") == 4 + 1 + rows
     assert [name for role, name in tree if role == "columnheader"] == [
         "Replica", "Role", "Log", "Applied", "Disk", "Memory", "Slow turns",
+        "Over at", "Took", "Waited for", "Client", "Request",
     ]  # fmt: skip
     assert roles.count("rowheader") == 3
     assert "status" in roles
@@ -182,19 +225,20 @@ def test_what_a_screen_reader_is_told(stage: Stage, width: int) -> None:
     (picture,) = [name for role, name in tree if role == "image"]
     assert picture.startswith("Writes: ")
     headings = [name for role, name in tree if role == "heading"]
-    assert headings == ["store · engine kv", "Requests answered a second", "Replicas"]
+    assert headings == ["store · engine kv", "Requests answered a second", "Replicas",
+                        "Slow requests"]  # fmt: skip
 
 
 def test_the_keyboard_is_enough(stage: Stage) -> None:
     """Tab goes through all that can be used, and shows where it is."""
     been = []
     stage.tab.run("document.activeElement.blur()")
-    for _ in range(3):
+    for _ in range(4):
         stage.tab.press("Tab")
         been.append(stage.tab.run("document.activeElement.innerText.split('\\n')[0]"))
         assert stage.tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert been[1:] == ["as JSON", "for Prometheus"]
-    assert been[0].startswith("Replica")
+    assert been[2:] == ["as JSON", "for Prometheus"]
+    assert [word.split("\t")[0] for word in been[:2]] == ["Replica", "Over at"]
 
 
 def test_a_stopped_replica_and_its_return(stage: Stage) -> None:

@@ -348,3 +348,54 @@ def test_what_has_no_room_in_an_answer_is_asked_again_in_order() -> None:
     assert over == ["me"]
     expected = b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in values])
     assert stream.output(1 << 24) == expected
+
+
+# --- whoever may not do everything ---------------------------------------------------------------
+
+
+@settings(max_examples=dose(60, 1000), deadline=None)
+@given(st.integers(1, 14), st.sampled_from([0, 1, 16383, 16384, 16385, 20_000]), st.data())
+def test_guests_say_little_and_nothing_of_it_is_plain(
+    many: int, size: int, data: st.DataObject
+) -> None:
+    """Wherever it is split; whether it is too long is known from its lengths alone."""
+    command = [data.draw(st.sampled_from([b"get", b"SET", b"auth"])), *[b"x" * size] * (many - 1)]
+    said = b"*%d\r\n" % many + b"".join([b"$%d\r\n%b\r\n" % (len(one), one) for one in command])
+    why = "bulk" if size > 16384 and many > 1 else ""
+    why = "multibulk" if many > 10 else why
+    cut = data.draw(st.integers(0, len(said)))
+    stream, into = Stream(None, 1 << 20), intake()
+    stream.restrict(guest=True, reads_only=False)
+    found = None
+    try:
+        for piece in (said[:cut], said[cut:]):
+            stream.feed(piece)
+            found = stream.next(into)
+    except ProtocolError as error:
+        assert str(error) == f"unauthenticated {why} length"  # noqa: PT017
+        assert why
+    else:
+        assert (why, found) == ("", command)
+    assert into.pending(READ) == into.pending(WRITE) == 0
+
+
+@settings(max_examples=dose(60, 1000), deadline=None)
+@given(st.sampled_from(["guest", "reads_only", "slow", ""]), st.data())
+def test_what_is_plain_is_so_for_those_who_may(how: str, data: st.DataObject) -> None:
+    commands = {
+        b"get": 1, b"exists": 1, b"strlen": 1, b"ping": 1,
+        b"set": 2, b"setnx": 2, b"append": 2, b"del": 1, b"unlink": 1,
+    }  # fmt: skip
+    name = data.draw(st.sampled_from(sorted(commands)))
+    cased = data.draw(st.sampled_from([name, name.upper(), name.title()]))
+    said = [cased, *[b"k"] * commands[name]]
+    stream, into = Stream(None, 1000), intake()
+    stream.slow = how == "slow"
+    stream.restrict(guest=how == "guest", reads_only=how == "reads_only")
+    stream.feed(b"*%d\r\n" % len(said) + b"".join([b"$%d\r\n%b\r\n" % (len(a), a) for a in said]))
+    taken = stream.next(into)
+    reads = name in (b"get", b"exists", b"strlen")
+    plain = name != b"ping" and (not how or (how == "reads_only" and reads))
+    assert (taken is None) == plain
+    assert taken in (None, said)
+    assert (into.pending(READ), into.pending(WRITE)) == (plain and reads, plain and not reads)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness import Program, programs
+from support import patience
 from waiting import eventually
 
+from engine.kv.client import Store
+from engine.kv.slow import KEY_BYTES
 from engine.kv.up import found, statuses
 
 
@@ -75,3 +79,32 @@ def cluster(folder: Path, *flags: str) -> Iterator[Cluster]:
             yield made
         finally:
             made.down()
+
+
+def slowed(store: Cluster, key: bytes) -> None:
+    """A put that its leader notes as slow, since the two others are stopped for a while. It is done
+    again if somebody else led meanwhile."""
+
+    def noted() -> bool:
+        _stopped_while_it_puts(store, key)
+        known = [one.key for status in store.statuses().values() for one in status.slow]
+        return key[:KEY_BYTES] in known
+
+    eventually(noted, 30, "a slow request")
+
+
+def _stopped_while_it_puts(store: Cluster, key: bytes) -> None:
+    leader = store.leader()
+    others = [pid for number, pid in store.pids().items() if number != leader]
+    with ThreadPoolExecutor() as pool, Store(store.dir, timeout=patience(30)) as client:
+        client.info()  # it is connected, and knows who leads
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            done = pool.submit(client.put, key, b"a secret")
+            with suppress(TimeoutError):
+                done.result(0.4)
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+        done.result(patience(30))

@@ -21,7 +21,7 @@ DEFAULTS = (
     4096, 1 << 20, 3 << 19, 200_000, 200_000, 16_384, 16_384, 32 << 20, 8 << 30, 3600 * 1000 * MS
 )  # fmt: skip
 LEAST = (1, 0, 64, 0, 0, 0, 0, 0, 0, 1000 * MS)
-EXPIRE = 1000
+EXPIRE = 250
 
 
 class Refused(Exception):

@@ -14,6 +14,7 @@ from engine.kv import commands as c
 from engine.kv import desk as desk_module
 from engine.kv.desk import FORGET, LOOK_AGAIN, REPEAT, SHUN, Desk, Ticket
 from engine.kv.requests import LOCAL, READ, WRITE, Answered, Ask, AskTime, Time, Watch
+from engine.kv.tellers import SILENCE
 from engine.raft.requests import Rejected
 
 SERVERS = ("ipc:///a", "ipc:///b", "ipc:///c")
@@ -452,4 +453,4 @@ def test_a_watch_while_nobody_is_there_does_not_spin() -> None:
     talk.turn(Linked(peer(SERVERS[2]), True))
     assert talk.desk.say_watch(ask) == SERVERS[2]
     assert talk.turn() == [(SERVERS[2], ask)]
-    assert talk.desk.ready().wake_at is None
+    assert talk.desk.ready().wake_at == talk.now + SILENCE, "to ask whether it is known"

@@ -8,9 +8,10 @@ import pytest
 
 from engine.contract import SECOND, Linked, Received, peer
 from engine.kv.desk import LOOK_AGAIN, Desk
-from engine.kv.feed import CREDIT, SILENCE, Feed
+from engine.kv.feed import CREDIT, Feed
 from engine.kv.history import Compacted
-from engine.kv.requests import Watch, Watched
+from engine.kv.requests import AskHeld, Held, Watch, Watched, held_mark
+from engine.kv.tellers import SILENCE
 from engine.raft.requests import Rejected
 
 SERVERS = ("ipc:///a", "ipc:///b")
@@ -35,6 +36,7 @@ class Watcher:
         there = self.feed.tend(self.desk)
         said = [(send.link.principal, send.message) for send in self.desk.ready().now]
         self.asked = [(address, one) for address, one in said if type(one) is Watch]
+        self.questions = [(address, one) for address, one in said if type(one) is AskHeld]
         return there
 
     def silence(self, time: int) -> None:
@@ -49,7 +51,11 @@ class Watcher:
         number = self.feed.ask.number
         since = self.feed.ask.after if since is None else since
         one = Watched(0, number, since, after, compacted, events)
-        self.desk.watched.setdefault(number, []).append(one)
+        server = self.desk.tellers.of(number) or SERVERS[0]
+        return self.heard(server, one)
+
+    def heard(self, server: str, message: object) -> bool:
+        self.desk.step(self.now, [Received(peer(server), message)])
         return self.look()
 
     def taken(self) -> list[int]:
@@ -147,18 +153,71 @@ def test_what_was_lost_on_the_way_is_asked_for_again() -> None:
     assert watcher.taken() == [7, 8, 9]
 
 
-def test_after_a_silence_it_is_asked_for_again() -> None:
+def test_once_a_second_it_is_made_sure_that_it_is_known() -> None:
     """What was lost may have been the last, so that no later one tells."""
     watcher = Watcher(4)
-    watcher.asked = []
-    watcher.silence(SILENCE - LOOK_AGAIN)
-    assert watcher.asked == []
-    watcher.silence(LOOK_AGAIN)
-    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 4, CREDIT))]
-    assert watcher.told(5, 5)
-    assert watcher.taken() == [5]
     watcher.silence(SILENCE)
-    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 5, CREDIT))]
+    ((server, question),) = watcher.questions
+    assert (server, watcher.asked) == (SERVERS[0], [])
+    mark = held_mark(watcher.feed.ask.number, 4, CREDIT)
+    watcher.heard(server, Held(1, question.number, 1, mark))
+    assert watcher.asked == [], "it has it in mind as we have"
+    watcher.silence(SILENCE)
+    ((server, question),) = watcher.questions
+    told = held_mark(watcher.feed.ask.number, 7, CREDIT - 1)
+    watcher.heard(server, Held(1, question.number, 1, told))
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 4, CREDIT))], "7 was lost"
+    watcher.silence(SILENCE)
+    ((server, question),) = watcher.questions
+    watcher.heard(server, Held(1, question.number, 0, 0))
+    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 4, CREDIT))], "we were lost"
+
+
+def test_what_was_told_before_the_answer_counts() -> None:
+    watcher = Watcher(4)
+    watcher.silence(SILENCE)
+    ((server, question),) = watcher.questions
+    assert watcher.told(6, 5, 6)
+    mark = held_mark(watcher.feed.ask.number, 6, CREDIT - 1)
+    watcher.taken()
+    watcher.heard(server, Held(1, question.number, 1, mark))
+    assert watcher.asked == []
+
+
+def test_what_was_asked_since_is_not_in_an_answer() -> None:
+    """Nobody can compare that; the next one counts again."""
+    watcher = Watcher(4)
+    watcher.silence(SILENCE)
+    ((server, question),) = watcher.questions
+    other = Feed(watcher.desk, b"l", None, 0)
+    other.tend(watcher.desk)
+    watcher.look()
+    watcher.heard(server, Held(1, question.number, 0, 0))
+    assert watcher.asked == []
+    watcher.silence(SILENCE)
+    ((server, question),) = watcher.questions
+    watcher.heard(server, Held(1, question.number, 0, 0))
+    assert [one.number for _, one in watcher.asked] == [1]
+
+
+def test_many_watches_are_one_question() -> None:
+    watcher = Watcher(4)
+    feeds = [Feed(watcher.desk, b"%d" % n, None, 0) for n in range(100)]
+    for feed in feeds:
+        feed.tend(watcher.desk)
+    watcher.look()
+    assert len(watcher.asked) == 100
+    watcher.silence(SILENCE)
+    assert (len(watcher.asked), len(watcher.questions)) == (0, 1)
+
+
+def test_whoever_does_not_answer_is_not_counted_on() -> None:
+    watcher = Watcher(4)
+    watcher.silence(SILENCE)
+    assert [server for server, _ in watcher.questions] == [SERVERS[0]]
+    watcher.silence(SILENCE)
+    watcher.look()
+    assert (SERVERS[1], Watch(1, b"k", None, 4, CREDIT)) in watcher.asked
 
 
 def test_whoever_runs_it_is_woken_for_that() -> None:
@@ -172,6 +231,7 @@ def test_one_that_is_not_asked_any_more_need_not_go_on() -> None:
     watcher = Watcher(4)
     watcher.desk.known.turn_to(0)
     watcher.silence(SILENCE)
+    watcher.look()
     assert watcher.asked == [
         (SERVERS[1], Watch(1, b"k", None, 4, CREDIT)),
         (SERVERS[0], Watch(1, b"k", None, 4, 0)),
@@ -200,7 +260,7 @@ def test_whoever_hears_of_nothing_is_not_asked_again() -> None:
     watcher.silence(LOOK_AGAIN)
     assert watcher.asked == [(SERVERS[1], Watch(1, b"k", None, 4, CREDIT))]
     watcher.silence(SILENCE)
-    assert watcher.asked == [(SERVERS[1], Watch(1, b"k", None, 4, CREDIT))]
+    assert [server for server, _ in watcher.questions] == [SERVERS[1]]
 
 
 def test_only_whoever_has_it_in_mind_can_send_it_away() -> None:
@@ -208,4 +268,5 @@ def test_only_whoever_has_it_in_mind_can_send_it_away() -> None:
     said = Rejected(2, (watcher.feed.ask.number,), "alone", 0, False)
     watcher.desk.step(watcher.now, [Received(peer(SERVERS[1]), said)])
     watcher.silence(SILENCE)
-    assert watcher.asked == [(SERVERS[0], Watch(1, b"k", None, 4, CREDIT))]
+    assert watcher.asked == []
+    assert [server for server, _ in watcher.questions] == [SERVERS[0]]

@@ -189,12 +189,13 @@ def test_links_and_numbers_are_told_apart(replica: Replica) -> None:
 
 
 def test_a_turn_is_bounded_and_fair(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchers_module, "SCANS_MAX", 3)
     for number in range(8):
         replica.watch(b"k", number=number)
+    assert replica.news() == {}
+    monkeypatch.setattr(watchers_module, "STEPS_MAX", 2 * watchers_module.TELL)
     replica.do(c.put(b"k", b"v"))
-    turns = [sorted(number for _, number in replica.news()) for _ in range(4)]
-    assert turns == [[0, 1, 2], [3, 4, 5], [6, 7], []]
+    turns = [sorted(number for _, number in replica.news()) for _ in range(5)]
+    assert turns == [[0, 1], [2, 3], [4, 5], [6, 7], []]
 
 
 def test_a_link_has_so_many_and_no_more(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:

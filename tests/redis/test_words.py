@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import dose
 
-from engine.errors import RefusedError, UsageError
-from engine.redis.door import parse_address
+from engine.errors import UsageError
+from engine.redis.door import beyond, parse_address
 from engine.redis.lines import words
 from engine.redis.replies import Problem, Simple, Text, reply
 from engine.redis.scans import bounds, matches
@@ -99,9 +99,10 @@ def test_addresses() -> None:
     assert parse_address("6379") == ("127.0.0.1", 6379)
     assert parse_address("localhost:0") == ("127.0.0.1", 0)
     assert parse_address("[::1]:7") == ("::1", 7)
-    for text in ("x", "70000", "127.0.0.1", ""):
+    for text in ("x", "70000", "127.0.0.1", "", "example.org:1", "1.2.3:4", ":\u0661"):
         with pytest.raises(UsageError):
             parse_address(text)
-    for text in ("0.0.0.0:6379", "[::]:1", "example.org:1", "10.0.0.1:5"):
-        with pytest.raises(RefusedError, match="only served on this machine"):
-            parse_address(text)
+    for text in ("0.0.0.0:6379", "[::]:1", "10.0.0.1:5", "[fe80::1]:0"):
+        assert beyond(parse_address(text)[0])
+    for text in ("1", "127.9.9.9:1", "[::1]:7"):
+        assert not beyond(parse_address(text)[0])

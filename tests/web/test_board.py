@@ -7,6 +7,8 @@ import json
 import pytest
 from web.sights import group, sight, status, well
 
+from engine.kv.slow import KEPT
+from engine.raft.requests import Slow
 from engine.web.board import KEPT_SECONDS, Board, Speed
 
 
@@ -86,6 +88,37 @@ def test_told() -> None:
     assert two["silent_ms"] == 7
     assert two["counters"]["slow_turns"] == 1
     assert three == {"id": 3, "member": 103, "seat": "learner", "reachable": False}
+
+
+def slow(number: int, ago_ms: int, key: bytes = b"k") -> Slow:
+    return Slow(number, ago_ms, 250, "put", key, False, "ann", "05060708", "its disk", "done", 3)
+
+
+def test_slow_requests() -> None:
+    """Those of all replicas, the newest first; ages go on while nobody looks."""
+    board = Board("store", keys=True)
+    first = status(1, "leader", slow=(slow(1, 5000), slow(4, 500, b"<b>\xff")))
+    board.see(sight(first, status(2, slow=(slow(9, 2000),)), at=10))
+    newest, *rest = json.loads(json.dumps(board.told(10.25)))["slow"]
+    assert newest == {
+        "replica": 1, "pid": 1001, "number": 4, "seconds_ago": 0.75, "took_ms": 250, "verb": "put",
+        "key": r"<b>\xff", "client": "ann", "session": "05060708", "waited": "its disk",
+        "ended": "done", "others": 3,
+    }  # fmt: skip
+    assert [(one["replica"], one["number"]) for one in rest] == [(2, 9), (1, 1)]
+    many = tuple(slow(n, 1000 - n) for n in range(KEPT))
+    board.see(sight(status(1, slow=many), status(2, slow=many), at=11))
+    assert [one["number"] for one in board.told(11)["slow"][:3]] == [KEPT - 1, KEPT - 1, KEPT - 2]
+    assert len(board.told(11)["slow"]) == KEPT
+
+
+def test_keys_are_told_if_somebody_wants_that() -> None:
+    """All who have an account on the machine can look."""
+    board = Board("store")
+    board.see(sight(status(1, slow=(slow(1, 5, b"secret"),))))
+    (told,) = board.told(10)["slow"]
+    assert told["key"] is None
+    assert "secret" not in json.dumps(told)
 
 
 def test_told_of_nothing() -> None:
