@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from engine.raft.trace import Trace
 
 GROUP = 1
+THRIFT: Nanos = 3 * MILLISECOND
+"""See `Settings`: a few entries of a lone client, and next to nothing where many ask."""
 SLOW_TURN: Nanos = 10 * MILLISECOND
 """A turn that takes longer is counted and logged."""
 ENDPOINTS = ("peers", "clients", "admin")
@@ -252,7 +254,7 @@ def serve(
         snapshots = Snapshots(home.log, GROUP)
         recovered, kept = recover(GROUP, log, snapshots)
         _refuse_if_alone(home, recovered)
-        settings = Settings(home.member, GROUP, timing=plan.timing)
+        settings = Settings(home.member, GROUP, timing=plan.timing, thrift=THRIFT)
         incarnation = new_incarnation()
         raft = CarefulRaft(settings, recovered, kept, random.Random(incarnation ^ home.member))
         front = front or ToldFront()
