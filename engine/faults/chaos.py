@@ -157,7 +157,7 @@ class Chaos:
         watched = [(f"watcher-at-{name}", name) for name in group.founders[:TIED_WATCHERS]]
         outside = [*names, "watcher", *(name for name, _ in watched), "court"]
         self.nemesis = Nemesis(group, self._alive, clients=outside, over=self.over)
-        self.board = Board(crews, lambda: self.nemesis.cuts, self.over)
+        self.board = Board(crews, self.over, self.nemesis)
         everywhere = [group.clients(name) for name in group.names]
         self._probe = Store(everywhere, timeout=self._patience(), via=group.via("probe"))
         self.watchers = [Watcher(self.board, "watcher", everywhere, group.via("watcher"))]
