@@ -17,7 +17,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chaos:
     """Nobody is up, and two logs are kept."""
     monkeypatch.setattr(chaos, "LOGS_KEPT", 2)
     found = Chaos(Settings(str(tmp_path / "run"), 0, 1, 5, [], 0, "", 1), print)
-    (tmp_path / "run" / "replicas").mkdir(parents=True)
+    (tmp_path / "run" / "replicas").mkdir(exist_ok=True)
     group = SimpleNamespace(cluster=SimpleNamespace(crashes=list), running=list)
     monkeypatch.setattr(found, "group", group, raising=False)
     return found
