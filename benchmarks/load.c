@@ -6,7 +6,8 @@
  * `bare` (the loop of the limit: msgpack [1, number, key of 16, value of BYTES - 16] and no greeting),
  * or `put`, `get` or `mix` (a replica of the store: keys of 16 bytes, 10 000 of them, and values of
  * BYTES; each client has a session of its own; of a mix one in ten is a put), or `fill`, which puts
- * every key once and takes as long as that takes. `load_cores` is what the load itself used.
+ * every key once and takes as long as that takes. What the clients of one socket ask at the same
+ * moment shares a frame, as in `engine.kv.client`. `load_cores` is what the load itself used.
  * One JSON object on stdout. LIBZMQ is the library that pyzmq brings, so no headers are needed.
  */
 #include <dlfcn.h>
@@ -62,6 +63,7 @@ static const uint8_t *number(const uint8_t *at, uint64_t *value) {
 }
 
 enum { KEYS = 10000, PUT = 1, GET = 2, MIX = 3, FILL = 4 };
+enum { READ = 0, WRITE = 1, FRAME_BYTES = 1 << 17, SHARED_MOST = 256, NOBODY = -1 };
 static int engine, store, clients, sockets;
 static size_t size;
 static uint8_t *frame, (*header)[28];
@@ -76,14 +78,24 @@ static long done, taken, room, filled;
 static uint8_t (*session)[16];
 static uint64_t *sequence, chance = 88172645463325252u;
 
-static void send_store(int client) {
-    static uint8_t out[1 << 17];
+/* Of each socket, what its clients ask and was not sent yet, gets and puts: the first and the last
+ * of them, and how many. A frame has the number of its first client, and behind each comes the next. */
+static struct { int first, last, many; } (*asked)[2];
+static int *next_of;
+
+static void ask_store(int client) {
     chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
-    int write = store == PUT || store == FILL || (store == MIX && (chance >> 32) % 10 == 0);
-    uint8_t *at = out + 28, *count, *from;
-    *at++ = 0x92, *at++ = write ? 0 : 1, *at++ = 0xc6, count = at, at += 4, from = at;
-    *at++ = 0x92, *at++ = 0xcf, big(at, (uint64_t)client, 8), at += 8;
-    if (write) {
+    int how = store == PUT || store == FILL || (store == MIX && (chance >> 32) % 10 == 0) ? WRITE : READ;
+    int at = client % sockets;
+    if (asked[at][how].many++) next_of[asked[at][how].last] = client;
+    else asked[at][how].first = client;
+    asked[at][how].last = client, next_of[client] = NOBODY;
+    began[client] = now();
+}
+
+static uint8_t *put_request(uint8_t *at, int client, int how) {
+    chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
+    if (how == WRITE) {
         *at++ = 0x96, *at++ = 0xc4, *at++ = 16, memcpy(at, session[client], 16), at += 16;
         *at++ = 0xcf, big(at, ++sequence[client], 8), at += 8;
         *at++ = 2;
@@ -92,20 +104,43 @@ static void send_store(int client) {
     }
     *at++ = 0xc4, *at++ = 16, memcpy(at, "key-", 4), at += 4;
     at += sprintf((char *)at, "%012d", (int)((store == FILL ? (uint64_t)filled++ : chance) % KEYS));
-    if (write) *at++ = 0xc5, big(at, size, 2), at += 2, memset(at, 7, size), at += size, *at++ = 0;
+    if (how == WRITE) *at++ = 0xc5, big(at, size, 2), at += 2, memset(at, 7, size), at += size, *at++ = 0;
+    return at;
+}
+
+/* All that one socket asks, or as much of it as a frame takes. */
+static void send_frame(int socket, int how) {
+    static uint8_t out[FRAME_BYTES];
+    size_t most = (FRAME_BYTES - 256) / (size + 128);
+    int many = asked[socket][how].many, client = asked[socket][how].first;
+    if (many > SHARED_MOST) many = SHARED_MOST;
+    if ((size_t)many > most) many = (int)most;
+    uint8_t *at = out + 28, *count, *from;
+    *at++ = 0x92, *at++ = how == READ, *at++ = 0xc6, count = at, at += 4, from = at;
+    *at++ = 0xdc, big(at, (uint64_t)many + 1, 2), at += 2;
+    *at++ = 0xcf, big(at, (uint64_t)client, 8), at += 8;
+    for (int n = 1;; n++, client = next_of[client]) {
+        at = put_request(at, client, how);
+        if (n == many) break;
+    }
+    asked[socket][how].first = next_of[client], asked[socket][how].many -= many;
+    next_of[client] = NOBODY;
     big(count, (uint64_t)(at - from), 4);
-    memcpy(out, header[client % sockets], 24);
+    memcpy(out, header[socket], 24);
     uint32_t bytes = (uint32_t)(at - out - 28);
     memcpy(out + 24, &bytes, 4);
-    began[client] = now();
-    used_since[client % sockets] = 1;
-    if (send_(socket_of[client % sockets], out, (size_t)(at - out), 0) < 0)
-        die("a request was not taken");
+    used_since[socket] = 1;
+    if (send_(socket_of[socket], out, (size_t)(at - out), 0) < 0) die("a request was not taken");
+}
+
+static void send_store(int socket) {
+    for (int how = READ; how <= WRITE; how++)
+        while (asked[socket][how].many) send_frame(socket, how);
 }
 
 static void ask(int client) {
     if (store) {
-        send_store(client);
+        ask_store(client);
         return;
     }
     int at = client % sockets;
@@ -132,22 +167,38 @@ static void rejected(const uint8_t *at, int bytes) {
     exit(3);
 }
 
-/* [who answers, [frame, …]], where a frame begins with the number of the request. */
+/* Over a number, a string or bytes. */
+static const uint8_t *over(const uint8_t *at) {
+    uint8_t byte = *at;
+    uint64_t bytes = 0;
+    if (byte < 0x80 || byte == 0xc0 || byte >= 0xe0) return at + 1;
+    if (byte >= 0xcc && byte <= 0xcf) return at + 1 + (1 << (byte - 0xcc));
+    if (byte < 0xc4 || byte > 0xc6) die("an outcome that is not understood");
+    for (int wide = 1 << (byte - 0xc4); wide; wide--) bytes = bytes << 8 | *++at;
+    return at + 1 + bytes;
+}
+
+/* [who answers, [frame, …]], where a frame is the number of the request and an outcome for each. */
 static void took_frames(const uint8_t *at) {
-    uint64_t count, frames, value;
+    uint64_t count, frames, fields, value;
     at = number(at, &count);
     at = number(at, &value);
     at = number(at, &frames);
     while (frames--) {
-        size_t bytes = 0;
-        int wide = *at >= 0xc4 && *at <= 0xc6 ? 1 << (*at - 0xc4) : (die("no frame"), 0);
-        for (at++; wide; wide--) bytes = bytes << 8 | *at++;
-        const uint8_t *from = number(at, &count);
-        from = number(from, &value);
-        if (*from < 0x92 || *from > 0x9f || from[1]) /* every key is there */
-            die("a request was refused, or a key is not there");
-        answered(value);
-        at += bytes;
+        if (*at < 0xc4 || *at > 0xc6) die("no frame");
+        at += 1 + (1 << (*at - 0xc4));
+        at = number(at, &count);
+        at = number(at, &value);
+        int client = value < (uint64_t)clients ? (int)value : NOBODY, then;
+        for (; --count; client = then) {
+            at = number(at, &fields);
+            if (client == NOBODY || fields < 2 || *at) /* every key is there */
+                die("a request was refused, or a key is not there");
+            while (fields--) at = over(at);
+            then = next_of[client];
+            answered((uint64_t)client);
+        }
+        if (client != NOBODY) die("a request has no outcome");
     }
 }
 
@@ -264,6 +315,8 @@ int main(int count, char **argument) {
     header = calloc((size_t)sockets, sizeof *header);
     wait_for = calloc((size_t)sockets, sizeof *wait_for);
     used_since = calloc((size_t)sockets, sizeof *used_since);
+    asked = calloc((size_t)sockets, sizeof *asked);
+    next_of = calloc((size_t)clients, sizeof *next_of);
     srand((unsigned)time(NULL) ^ (unsigned)clients << 16);
     make_request();
     session = calloc((size_t)clients, 16), sequence = calloc((size_t)clients, 8);
@@ -286,14 +339,17 @@ int main(int count, char **argument) {
     double begin = now(), end = begin + seconds, warm = begin + seconds / 10, counted = 0, used = 0;
     long before = 0;
     for (int client = 0; client < clients; client++) ask(client);
+    for (int i = 0; store && i < sockets; i++) send_store(i);
     for (;;) {
         double at = now();
         if (!counted && at > warm) counted = at, before = done, taken = 0, used = processor();
         if (store == FILL ? done >= KEYS : at > end) break;
         await(0, sockets);
-        for (int i = 0; i < sockets; i++)
+        for (int i = 0; i < sockets; i++) {
             for (int bytes; used_since[i]; take(answer, bytes))
                 if ((bytes = recv_(socket_of[i], answer, sizeof answer, DONTWAIT)) < 0) break;
+            if (store) send_store(i);
+        }
     }
     double wall = now() - counted;
     used = processor() - used;

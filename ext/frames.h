@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -84,11 +85,29 @@ static int frames_poll(struct pollfd *of, int many, int milliseconds)
     return found < 0 ? -errno : found;
 }
 
+/* In nanoseconds. */
 static long long frames_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* Looks again and again until then, and lets others run in between. Who else has work for long ends
+ * that, and is noted: such as us wait asleep, whom the scheduler wakes before others. */
+static int frames_spin(struct pollfd *of, int many, long long until, int *crowded)
+{
+    enum { LONG = 300000 }; /* nanoseconds */
+    for (;;) {
+        int found = frames_poll(of, many, 0);
+        long long now = frames_now();
+        if (found || now >= until) return found;
+        sched_yield();
+        if (frames_now() - now > LONG) {
+            *crowded = 1;
+            return frames_poll(of, many, 0);
+        }
+    }
 }
 
 /* Neither waits; the result is 0 or an error number. */

@@ -24,6 +24,7 @@ cdef extern from "frames.h":
     int frames_fd(void *socket)
     int frames_events(void *socket)
     int frames_poll(pollfd *of, int many, int milliseconds) nogil
+    int frames_spin(pollfd *of, int many, long long until, int *crowded) nogil
     long long frames_now()
     struct pollfd:
         int fd
@@ -38,6 +39,10 @@ cdef extern from "Python.h":
 cdef enum:
     PREFIX = 24
     HEADER = 28
+    MILLISECOND = 1_000_000
+    SOON = MILLISECOND              # whoever waited less the last time does not wait long
+    PAUSE_MOST = 3200 * MILLISECOND
+    PAUSE_LEAST = 100 * MILLISECOND
 
 
 cdef bint _found = False
@@ -251,9 +256,15 @@ cdef bint _same(bytes one, bytes other):
 cdef class Poller:
     cdef list _sources
     cdef pollfd *_fds
+    cdef long long _spin
+    cdef bint _busy
+    cdef long long _alone, _pause   # from when on it may spin, and how long not, if it is crowded
+    cdef readonly long spins
 
-    def __init__(self):
+    def __init__(self, long long spin=0):
         self._sources = []
+        self._spin = spin * 1000
+        self._pause = PAUSE_LEAST
 
     def __dealloc__(self):
         PyMem_Free(self._fds)
@@ -290,27 +301,53 @@ cdef class Poller:
 
     def poll(self, long milliseconds, without=()):
         cdef list ready = []
-        cdef int many = <int> len(self._sources), found, left
-        cdef long long until = frames_now() + milliseconds
+        cdef long long since = frames_now(), until = since + milliseconds * MILLISECOND
+        cdef bint spin
         self._leave_out(without)
         try:
-            while True:
-                self._look_at_touched(ready)
-                left = 0 if ready else <int> max(0, until - frames_now())
-                with nogil:
-                    found = frames_poll(self._fds, many, left)
-                if found == -EINTR:
-                    PyErr_CheckSignals()
-                    return ready
-                if found < 0:
-                    raise OSError(-found, "poll")
-                if found:
-                    self._look_at_readable(ready)
-                if ready or not left:
-                    return ready
+            spin = self._busy and since >= self._alone
+            self._wait(ready, until, since + self._spin if spin else 0)
         finally:
             if without:
                 self._take_in()
+        if milliseconds:
+            self._busy = self._spin and frames_now() - since < SOON
+        return ready
+
+    cdef int _wait(self, list ready, long long until, long long spin) except -1:
+        cdef int many = <int> len(self._sources), found, crowded = 0
+        cdef long long left
+        while True:
+            found = 0
+            self._look_at_touched(ready)
+            left = 0 if ready else max(0, until - frames_now())
+            if left and spin:
+                self.spins += 1
+                with nogil:
+                    found = frames_spin(self._fds, many, min(spin, until), &crowded)
+                self._learn(crowded, found)
+                spin = 0
+                PyErr_CheckSignals()
+            if found == 0:
+                with nogil:
+                    found = frames_poll(self._fds, many, <int> (-(-left // MILLISECOND)))
+            if found == -EINTR:
+                PyErr_CheckSignals()
+                return 0
+            if found < 0:
+                raise OSError(-found, "poll")
+            if found:
+                self._look_at_readable(ready)
+            if ready or not left:
+                return 0
+
+    cdef void _learn(self, bint crowded, int found) noexcept:
+        """Each spin in a crowd costs a time slice, so there are fewer and fewer of them."""
+        if crowded:
+            self._alone = frames_now() + self._pause
+            self._pause = min(2 * self._pause, PAUSE_MOST)
+        elif found > 0:
+            self._pause = max(self._pause - self._pause // 16, PAUSE_LEAST)
 
     cdef int _leave_out(self, without) except -1:
         """`poll` ignores what is negative."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Event
@@ -93,7 +94,8 @@ class Chaos:
         self.ended = False
         self.over = Event()
         """Set when the run is to end, for whatever reason."""
-        self._logs: dict[str, Path] = {}
+        self._kept_logs: deque[Path] = deque()
+        self._read_logs: set[str] = set()
         """Of lives that are over, which have nothing in them that should not be there."""
         self._ready()
 
@@ -157,7 +159,7 @@ class Chaos:
         watched = [(f"watcher-at-{name}", name) for name in group.founders[:TIED_WATCHERS]]
         outside = [*names, "watcher", *(name for name, _ in watched), "court"]
         self.nemesis = Nemesis(group, self._alive, clients=outside, over=self.over)
-        self.board = Board(crews, lambda: self.nemesis.cuts, self.over)
+        self.board = Board(crews, self.over, self.nemesis)
         everywhere = [group.clients(name) for name in group.names]
         self._probe = Store(everywhere, timeout=self._patience(), via=group.via("probe"))
         self.watchers = [Watcher(self.board, "watcher", everywhere, group.via("watcher"))]
@@ -258,11 +260,12 @@ class Chaos:
         if crashes:
             raise Violation("; ".join(crashes))
         for log in sorted((self.folder / "replicas").glob("*.log")):
-            if log.name not in self._logs and self._ended(log):
+            if log.name not in self._read_logs and self._ended(log):
                 self._read(log)
-                self._logs[log.name] = log
-                if len(self._logs) > LOGS_KEPT:
-                    self._logs.pop(next(iter(self._logs))).unlink()
+                self._read_logs.add(log.name)
+                self._kept_logs.append(log)
+                if len(self._kept_logs) > LOGS_KEPT:
+                    self._kept_logs.popleft().unlink()
 
     def _ended(self, log: Path) -> bool:
         """Whether nobody writes to it any more."""

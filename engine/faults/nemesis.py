@@ -59,6 +59,9 @@ class Nemesis:
         """By name of the kind."""
         self.now: Accident | None = None
         """What is happening."""
+        self.storms = 0
+        self.stormy = False
+        """Some messages come twice at the moment, and how often such a time has begun."""
         self.recoveries: list[float] = []
         """Seconds from a heal, when all that had been down ran again, until the group served."""
         self.notes: list[str] = []
@@ -98,6 +101,7 @@ class Nemesis:
         group.proxy.heal()
         group.proxy.hold("*", "*", "both", 0)
         group.proxy.weather("*", "*", CALM)
+        self.stormy = False
         for power in group.powers.values():
             power.heal()
         for name in self.members:
@@ -286,6 +290,7 @@ class Nemesis:
         return reset
 
     def weather(self, _: str) -> Again:
+        self.storms, self.stormy = self.storms + 1, True
         self.group.proxy.weather("*", "*", STORM)
         return None
 

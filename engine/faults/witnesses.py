@@ -12,13 +12,16 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, NotFoundError, OutcomeUnknown
 from engine.faults.operations import FLAVOURS, PREFIX, READS, Asked, Set, choose, raw, whole
 from engine.faults.verdicts import Changes, Violation
 from engine.kv.client import Compacted, CompareFailed, Maybe, Store, Watching
 from engine.verify.history import Operation
+
+if TYPE_CHECKING:
+    from engine.faults.nemesis import Nemesis
 
 CREW_MOST = 5
 """Clients that share sets of keys."""
@@ -36,8 +39,8 @@ class Board:
     """What clients, watchers and judges share; for any thread. The first thing that is wrong stays
     in `wrong`."""
 
-    def __init__(self, crews: int, cuts: Callable[[], bool], over: threading.Event) -> None:
-        """`cuts` says whether replicas do not reach each other now; `over` ends all work."""
+    def __init__(self, crews: int, over: threading.Event, nemesis: Nemesis) -> None:
+        """`over` ends all work; `nemesis` says whether replicas reach each other now."""
         self.lock = threading.RLock()
         self.over = over
         self.wrong: list[Violation] = []
@@ -55,7 +58,7 @@ class Board:
         """The latest of a write that was acknowledged."""
         self.watches: list[Changes] = []
         self.retired: deque[Set] = deque()
-        self._cuts = cuts
+        self.nemesis = nemesis
         self._number = 0
         self._crews = [[self._new(flavour) for flavour in SETS] for _ in range(crews)]
 
@@ -98,7 +101,7 @@ class Board:
         with self.lock:
             one.notes.append(note)
             self.acknowledged[note.kind] += 1
-            self.cut_reads += note.kind in READS and self._cuts()
+            self.cut_reads += note.kind in READS and self.nemesis.cuts
             self.revision = max(self.revision, answer[1])
             if changed(note):
                 one.acknowledged += [token for token in asked.writes.values() if token]
@@ -233,14 +236,18 @@ class Client:
 
     def _do(self, store: Store, one: Set, asked: Asked) -> None:
         board, floor = self.board, self.board.revision
+        storms, stormy = board.nemesis.storms, board.nemesis.stormy
         note = Operation(self.name, asked.kind, one.name, asked.argument, monotonic_ns())
         try:
             _, answer, said = store.run(raw(asked.plan))
         except Maybe:
             board.as_it_was(one, _at(note, "maybe"), asked, sure=False)
         except CompareFailed as error:
-            found = (False, error.modified, error.version)
-            board.as_it_was(one, _at(note, found), asked, sure=True)
+            # It has no session: of what a network says twice, as no TCP does, its client knows
+            # nothing.
+            twice = asked.kind == "put_version" and (stormy or storms != board.nemesis.storms)
+            found = "maybe" if twice else (False, error.modified, error.version)
+            board.as_it_was(one, _at(note, found), asked, sure=not twice)
         except NotFoundError:
             board.as_it_was(one, _at(note, (False, 0, 0)), asked, sure=True)
         except OutcomeUnknown:

@@ -60,9 +60,17 @@ class Poller:
     ZeroMQ's own looks into each socket twice before it waits. Here only those are looked into that
     were used since the last time, or whose descriptor says that something has happened there.
     Nothing but their `Frames` may be used to send and receive.
+
+    Whoever is woken from sleep waits for a processor to wake first, which takes as long as much of
+    what is done here. So a poller that was given `spin`, in microseconds, looks again and again for
+    so long before it sleeps; but only if it has waited less than a millisecond the last time, and
+    not when others have use for the processor.
     """
 
-    def __init__(self) -> None: ...
+    spins: int
+    """How often it did."""
+
+    def __init__(self, spin: int = 0) -> None: ...
     def __len__(self) -> int: ...
     def add(self, source: Frames | int) -> None: ...
     def remove(self, source: Frames | int) -> None:

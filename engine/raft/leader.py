@@ -33,6 +33,7 @@ from engine.raft.messages import (
 from engine.raft.progress import PROBE, SNAPSHOT, STREAM, Progress
 from engine.raft.reads import Reads
 from engine.raft.role import Role
+from engine.raft.thrift import Thrift
 from engine.storage.entries import COMMAND, CONFIG, NOOP, Entry
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Leader(Role):
         self.progress: dict[int, Progress] = {}
         self.own_term = raft.log.last + 1
         """The first entry of this term: what is committed before it is not known."""
-        self.reads = Reads(self)
+        self.reads, self.thrift = Reads(self), Thrift(self)
         self._moved = True
         """Something may be decided that was not before."""
         self.successor = 0
@@ -345,7 +346,7 @@ class Leader(Role):
                 self._send(member, progress)
                 progress.paused = True
         elif progress.state == STREAM:
-            while self._may_stream(progress):
+            while self.may_stream(progress) and not self.thrift.spares(member, progress):
                 self._send(member, progress)
         elif not progress.paused or due:
             self._send_piece(member, progress)
@@ -353,7 +354,7 @@ class Leader(Role):
         if (silent and (due or self._notice(progress))) or self.reads.due(progress):
             self._heartbeat(member)
 
-    def _may_stream(self, progress: Progress) -> bool:
+    def may_stream(self, progress: Progress) -> bool:
         raft = self.raft
         if progress.next > raft.log.last or progress.full:
             return False
@@ -429,6 +430,7 @@ class Leader(Role):
             if self._untold(progress):
                 due = progress.sent + heartbeat // NOTICE
             wake_at = min(wake_at, due)
+        wake_at = min(wake_at, self.thrift.until)
         if self.successor or raft.full:
             wake_at = min(wake_at, max(self._handing_until, raft.now + heartbeat))
         return wake_at

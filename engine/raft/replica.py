@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from engine.raft.trace import Trace
 
 GROUP = 1
+THRIFT: Nanos = 3 * MILLISECOND
+"""See `Settings`: a few entries of a lone client, and next to nothing where many ask."""
+SPIN = 200
+"""Microseconds for which a busy replica looks again and again for what comes next before it sleeps:
+a processor that sleeps takes about as long to wake as an entry takes on a disk."""
 SLOW_TURN: Nanos = 10 * MILLISECOND
 """A turn that takes longer is counted and logged."""
 ENDPOINTS = ("peers", "clients", "admin")
@@ -253,7 +258,7 @@ def serve(
         snapshots = Snapshots(home.log, GROUP)
         recovered, kept = recover(GROUP, log, snapshots)
         _refuse_if_alone(home, recovered)
-        settings = Settings(home.member, GROUP, timing=plan.timing)
+        settings = Settings(home.member, GROUP, timing=plan.timing, thrift=THRIFT)
         incarnation = new_incarnation()
         raft = CarefulRaft(settings, recovered, kept, random.Random(incarnation ^ home.member))
         front = front or ToldFront()
@@ -265,7 +270,7 @@ def serve(
         works: list[Replica] = []
         world = DurableWorld(
             log, home.log, lambda work: works[0].work(work), *listeners,
-            role="replica", incarnation=incarnation, token=plan.token, via=plan.via,
+            role="replica", incarnation=incarnation, token=plan.token, via=plan.via, spin=SPIN,
         )  # fmt: skip
         replica = Replica(raft, world, log, snapshots, front, plan.limits)
         works.append(replica)

@@ -39,6 +39,8 @@ class Settings(Record):
     """Entries and bytes of bodies in one message; one entry always fits."""
     window_max: int = 8
     """Messages with entries on their way to one follower, if the way is long: see `progress`."""
+    thrift: Nanos = 0
+    """Whoever is not needed for a majority gets entries after so long, with what came meanwhile."""
     uncommitted_max: int = 64 << 20
     """Bytes of bodies that a leader takes before any of them is committed."""
     chunk_bytes: int = 1 << 20

@@ -75,7 +75,7 @@ SET_ASIDE = {
     " _born _dirty _writes _now _after _jobs _applies _reads _answers _job",
     Follower: "raft deadline",
     Candidate: "raft transferred deadline _ask_at",
-    Leader: "raft reads successor _handing_until _handed _quorum_at _moved",
+    Leader: "raft reads thrift successor _handing_until _handed _quorum_at _moved",
     Progress: "round asked heard sent trip snapshot offset full",
     Reads: "round _leader _waiting _asked _index",
 }

@@ -53,7 +53,7 @@ class SocketWorld:
     """Satisfies `engine.contract.World`; one thread uses it.
 
     `role` and `incarnation` are how we introduce ourselves to peers, `token` is the path of the
-    token file for those on TCP.
+    token file for those on TCP. `spin`, in microseconds: see `Poller`.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class SocketWorld:
         incarnation: int = 0,
         token: str | None = None,
         via: Mapping[str, str] | None = None,
+        spin: int = 0,
     ) -> None:
         self.listeners = listeners
         self._of_role = {role: one for one in listeners for role in one.roles}
@@ -75,7 +76,7 @@ class SocketWorld:
         self._used: dict[str, Nanos] = {}
         self._kept: frozenset[str] = frozenset()
         self._gone: list[Event] = []
-        self._poller = Poller()
+        self._poller = Poller(spin)
         self._ready: set[Frames | int] | None = None
         """What is readable by a `wait` or `look` just now; None: it is not known."""
         self._later: list[Frames | int] = []

@@ -186,10 +186,10 @@ def test_who_does_not_read_its_answers_loses_some(tmp_path: Path) -> None:
 class Polled:
     """A pair, and a pipe, that are polled."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, spin: int) -> None:
         self.pair = pair
         self.read, self.write = os.pipe()
-        self.poller = Poller()
+        self.poller = Poller(spin)
         for source in (pair.here, self.read, pair.there):
             self.poller.add(source)
 
@@ -201,9 +201,9 @@ class Polled:
         os.close(self.write)
 
 
-@pytest.fixture
-def polled(pair: Pair) -> Iterator[Polled]:
-    found = Polled(pair)
+@pytest.fixture(params=[0, 300], ids=["sleeps", "spins"])
+def polled(pair: Pair, request: pytest.FixtureRequest) -> Iterator[Polled]:
+    found = Polled(pair, request.param)
     yield found
     found.close()
 
@@ -262,6 +262,36 @@ def test_what_came_while_something_was_sent_is_seen(polled: Polled) -> None:
     for _ in range(200):  # and now nothing is to be read there any more
         pair.here.send(pair.route, b"", b"")
     assert polled.ready(5000) >= {pair.here.socket}
+
+
+@pytest.mark.parametrize("polled", [300], indirect=True)
+@pytest.mark.parametrize(
+    ("waits", "spins"), [("+-", 1), ("-", 0), ("-+", 0), ("--", 0), ("-+0", 0)]
+)
+def test_only_whoever_is_busy_spins(polled: Polled, waits: str, spins: int) -> None:
+    """Who looks again and again, for what is there (+), for what is not, or just so (0)."""
+    for wait in waits:
+        if wait == "+":
+            os.write(polled.write, b"!")
+        ready = polled.ready(0 if wait == "0" else 20)
+        assert ready == ({polled.read} if wait == "+" else set())
+        if ready:
+            os.read(polled.read, 1)
+    assert polled.poller.spins == spins
+
+
+@pytest.mark.parametrize("polled", [1_000_000_000], indirect=True)
+@pytest.mark.parametrize("comes", [True, False])
+def test_whoever_spins_sees_what_comes_and_stops_in_time(polled: Polled, comes: bool) -> None:
+    os.write(polled.write, b"!")
+    assert polled.ready(20) == {polled.read}  # it is busy
+    os.read(polled.read, 1)
+    timer = threading.Timer(0.02, lambda: os.write(polled.write, b"!"))
+    if comes:
+        timer.start()
+    assert polled.ready(30_000 if comes else 20) == ({polled.read} if comes else set())
+    timer.cancel()
+    assert polled.poller.spins == 1
 
 
 def readable(poller: Poller) -> set[int]:

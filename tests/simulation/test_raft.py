@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -18,6 +18,9 @@ import pytest
 from simulation.known_seeds import RAFT
 from support import SCORES, dose, run
 
+from engine.raft import trial_node
+from engine.raft.replica import THRIFT
+from engine.raft.settings import Settings
 from engine.raft.trial import TRIAL
 from engine.raft.trial_accidents import Accidents
 from engine.sim.cluster import Process
@@ -100,8 +103,27 @@ def test_every_seed_is_right() -> None:
     assert not rare, f"too rare to prove anything: {rare}"
 
 
-def test_nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def thrifty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not needed gets entries later, as in a group of processes."""
+    monkeypatch.setattr(trial_node, "Settings", partial(Settings, thrift=THRIFT))
+
+
+@pytest.mark.usefixtures("thrifty")
+def test_every_seed_of_thrifty_groups_is_right() -> None:
+    first = first_seed() + SPREAD // 2
+    reports = {seed: TRIAL.run_seed(seed) for seed in range(first, first + FRESH)}
+    wrong = {seed: report.problem for seed, report in reports.items() if report.problem}
+    assert not wrong
+
+
+@pytest.mark.parametrize("kind", ["plain", "thrifty"])
+def test_nobody_is_busy(
+    kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """A machine that wants its next turn at once, and then has nothing to do, turns for ever."""
+    if kind == "thrifty":
+        request.getfixturevalue("thrifty")
     turns: Counter[tuple[str, int]] = Counter()
     turn = Process._turn
 
