@@ -5,14 +5,11 @@ What frames, answers and records look like is in `engine.kv.commands` and `store
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free
-from cpython.ref cimport PyObject
+from entries cimport Table, table_entry, table_get, table_record
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from packed cimport (
     Buffer, array, binary, little, natural, put, put_array, put_binary, put_integer, space
 )
-
-cdef extern from "Python.h":
-    PyObject *PyDict_GetItemWithError(object table, object key) except? NULL
 
 cdef enum:
     GET = 32
@@ -41,9 +38,9 @@ cdef int _missing(uint64_t revision) except -1:
     return 0
 
 
-cdef int _found(bytes record, uint64_t revision) except -1:
+cdef int _found(table_entry *entry, uint64_t revision) except -1:
     """[OK, revision, value, create, mod, version, lease]"""
-    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(record)
+    cdef const uint8_t *at = table_record(entry)
     cdef uint64_t version = little(at + 16, 8), lease = 0
     cdef int head = HEAD
     cdef uint8_t *out = space(&_answers, 2 + INTEGER)
@@ -52,22 +49,21 @@ cdef int _found(bytes record, uint64_t revision) except -1:
         version, lease, head = version ^ LEASED, little(at + HEAD, 8), HEAD + LEASE
     out[0], out[1] = 0x97, 0
     _answers.end += put_integer(out + 2, revision) - out
-    put_binary(&_answers, at + head, PyBytes_GET_SIZE(record) - head)
+    put_binary(&_answers, at + head, entry.record_size - head)
     out = space(&_answers, 4 * INTEGER)
     after = put_integer(put_integer(out, little(at, 8)), little(at + 8, 8))
     _answers.end += put_integer(put_integer(after, version), lease) - out
     return 0
 
 
-def gets(bytes frame not None, dict table not None, uint64_t revision, int64_t room, int64_t rows):
+def gets(bytes frame not None, Table table not None, uint64_t revision, int64_t room, int64_t rows):
     cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(frame)
     cdef const uint8_t *end = at + PyBytes_GET_SIZE(frame)
     cdef const uint8_t *key = NULL
     cdef size_t key_size = 0
     cdef uint64_t many = 0, number = 0, left
     cdef int64_t size
-    cdef PyObject *found
-    cdef bytes record
+    cdef table_entry *found
     cdef bint fresh = True
     at = natural(array(at, end, &many), end, &number)
     if at == NULL or not 2 <= many <= 1 + ASKS_MOST:
@@ -82,19 +78,17 @@ def gets(bytes frame not None, dict table not None, uint64_t revision, int64_t r
         at = binary(at + 2, end, &key, &key_size)
         if at == NULL:
             return None
-        name = PyBytes_FromStringAndSize(<const char *> key, key_size)
-        found = PyDict_GetItemWithError(table, name)
+        found = table_get(&table.its, key, key_size)
         if found == NULL:
             _missing(revision)
             continue
-        record = <bytes> <object> found
-        size = <int64_t> key_size + PyBytes_GET_SIZE(record)
+        size = <int64_t> key_size + found.record_size
         if not fresh and (size > room or rows <= 0):
             put(&_answers, b"\x92\x05\xa6answer", 9)
             continue
         fresh = False
         room, rows = room - size, rows - 1
-        _found(record, revision)
+        _found(found, revision)
     if at != end:
         return None
     answer = PyBytes_FromStringAndSize(<const char *> _answers.at, <Py_ssize_t> _answers.end)

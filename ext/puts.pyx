@@ -6,6 +6,10 @@ tables change as they do there is held by the tests of the store against its ora
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
+from entries cimport (
+    Table, key_table, table_entry, table_find, table_hashed, table_put, table_record,
+    table_slot_entry
+)
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 from packed cimport array, binary, little, natural, put_array, put_integer, put_little
@@ -28,6 +32,7 @@ cdef struct Request:
     const uint8_t *key
     const uint8_t *value
     size_t key_size, value_size
+    uint64_t hash  # of the key
 
 
 cdef uint64_t INTEGER_MAX = (<uint64_t> 1 << 63) - 1
@@ -88,18 +93,18 @@ cdef int _found(bytes frame, size_t key_max, size_t value_max, uint64_t *number)
 
 
 cdef bint _doable(
-    int many, dict table, dict rows, uint64_t horizon, int64_t room, list sessions, list keys
+    int many, key_table *table, dict rows, uint64_t horizon, int64_t room, list sessions
 ) except -1:
     """Whether all of them can be done, which is known before any is: what is written twice has in
-    the end no more bytes than the two together. Their sessions and keys, if so."""
+    the end no more bytes than the two together. Their sessions, if so."""
     cdef Request *request
     cdef PyObject *found
+    cdef uint64_t *slot
     cdef const uint8_t *at
-    cdef bytes session, key
+    cdef bytes session
     cdef int64_t growth, more = 0
     cdef int n
     del sessions[:]
-    del keys[:]
     for n in range(many):
         request = &_requests[n]
         session = PyBytes_FromStringAndSize(<char *> request.session, SESSION)
@@ -109,32 +114,57 @@ cdef bint _doable(
         at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
         if little(at, 8) >= request.sequence or little(at + 8, 8) < horizon:
             return False
-        key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
-        found = PyDict_GetItemWithError(table, key)
+        request.hash = table_hashed(table, request.key, request.key_size)
+        slot = table_find(&table.places, request.hash, request.key, request.key_size)
         growth = HEAD + request.value_size
-        if found == NULL:
+        if slot == NULL:
             growth += request.key_size
         else:
-            at = <const uint8_t *> PyBytes_AS_STRING(<bytes> <object> found)
+            at = table_record(table_slot_entry(slot[0]))
             if little(at + 16, 8) > INTEGER_MAX - many:
                 return False
-            growth -= PyBytes_GET_SIZE(<bytes> <object> found)
+            growth -= table_slot_entry(slot[0]).record_size
         more += max(<int64_t> 0, growth)
         if growth > 0 and more > room:
             return False
         sessions.append(session)
-        keys.append(key)
     return many == 1 or len(set(sessions)) == many
+
+
+cdef bytes _put(key_table *table, Request *request, uint64_t revision, uint64_t *version, aside):
+    """Write the key; its record, and its version. All that changes is told to `aside` before."""
+    cdef uint64_t *slot = table_find(&table.places, request.hash, request.key, request.key_size)
+    cdef table_entry *old = NULL if slot == NULL else table_slot_entry(slot[0])
+    cdef uint64_t create = revision
+    cdef bytes record
+    version[0] = 1
+    if old != NULL:
+        create = little(table_record(old), 8)
+        version[0] = little(table_record(old) + 16, 8) + 1
+    record = _record(create, revision, version[0], request)
+    if aside is not None:
+        aside(
+            PyBytes_FromStringAndSize(<char *> request.key, request.key_size),
+            None if old == NULL else
+            PyBytes_FromStringAndSize(<char *> table_record(old), old.record_size),
+        )
+        # It was Python's turn, and addresses hold until the next change.
+        slot = table_find(&table.places, request.hash, request.key, request.key_size)
+    if table_put(
+        table, request.hash, slot, request.key, request.key_size,
+        <const uint8_t *> PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)
+    ):
+        raise MemoryError
+    return record
 
 
 def puts(
     list frames not None,
     Py_ssize_t first,
     list answers not None,
-    dict table not None,
+    Table table not None,
     dict rows not None,
     list events not None,
-    add not None,
     aside,
     limits not None,
     uint64_t revision,
@@ -143,13 +173,11 @@ def puts(
     int64_t room,
 ):
     cdef Request *request
-    cdef PyObject *found
-    cdef bytes frame, session, key, record, row, old, kept
-    cdef list sessions = [], keys = []
-    cdef const uint8_t *at
+    cdef bytes frame, session, key, record, row, kept
+    cdef list sessions = []
     cdef uint8_t packed[ANSWER]
-    cdef uint64_t create, version, used, number = 0
-    cdef int64_t grown = 0, told = 0, rows_grown = 0
+    cdef uint64_t version = 0, used, number = 0
+    cdef int64_t most = table.its.bytes + room, told = 0, rows_grown = 0
     cdef int size, many, n, length
     cdef size_t key_max = limits[0], value_max = limits[1]
     cdef Py_ssize_t position, frame_max = limits[2]
@@ -159,29 +187,16 @@ def puts(
             else _found(frame, key_max, value_max, &number)
         if not many:
             break
-        if not _doable(many, table, rows, horizon, room - grown, sessions, keys):
+        if not _doable(many, &table.its, rows, horizon, most - table.its.bytes, sessions):
             break
         length = <int> (put_integer(put_array(_answers, many + 1), number) - _answers)
         for n in range(many):
-            request, session, key = &_requests[n], sessions[n], keys[n]
+            request, session = &_requests[n], sessions[n]
             row = rows[session]
             used = little(<const uint8_t *> PyBytes_AS_STRING(row) + 8, 8)
-            found = PyDict_GetItemWithError(table, key)
-            if found == NULL:
-                old, create, version = None, revision + 1, 1
-                grown += HEAD + request.key_size + request.value_size
-            else:
-                old = <bytes> <object> found
-                at = <const uint8_t *> PyBytes_AS_STRING(old)
-                create, version = little(at, 8), little(at + 16, 8) + 1
-                grown += <int64_t> (HEAD + request.value_size) - PyBytes_GET_SIZE(old)
             revision += 1
-            record = _record(create, revision, version, request)
-            if aside is not None:
-                aside(key, old)
-            if old is None:
-                add(key)
-            table[key] = record
+            record = _put(&table.its, request, revision, &version, aside)
+            key = PyBytes_FromStringAndSize(<char *> request.key, request.key_size)
             events.append((revision, PUT_EVENT, key, record))
             told += <int64_t> request.key_size + PyBytes_GET_SIZE(record)
             size = _answer(packed, revision, version)
@@ -193,7 +208,7 @@ def puts(
         answers.append(PyBytes_FromStringAndSize(<char *> _answers, length))
     else:
         position = len(frames)
-    return position, revision, grown, told, rows_grown
+    return position, revision, told, rows_grown
 
 
 def dropped(list events not None, Py_ssize_t first, Py_ssize_t upto, tuple filler not None):

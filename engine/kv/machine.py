@@ -101,12 +101,11 @@ class Machine(State):
         as `_request`, `Sessions`, `writes.put` and `State.put` would do it, and all else there."""
         at, store, sessions, history = 0, self.store, self.sessions, self.history
         while True:
-            at, self.revision, grown, told, kept = puts(
-                frames, at, answers, store.table, sessions.rows, history.events, store.keys.add,
+            at, self.revision, told, kept = puts(
+                frames, at, answers, store.table, sessions.rows, history.events,
                 store.put_aside if store.walks else None, self.limits, self.revision, self.time,
                 sessions.horizon, self.limits.state_bytes - self.size,
             )  # fmt: skip
-            store.bytes += grown
             history.bytes += told
             sessions.bytes += kept
             if at == len(frames):
@@ -196,7 +195,7 @@ class Machine(State):
             self.revision,
             self.time,
             len(self.store.table),
-            self.store.bytes,
+            self.store.size,
             len(self.sessions.rows),
             len(self.leases.by_id),
             self.history.compacted,

@@ -73,9 +73,11 @@ def key_range(state: State, room: Room, arguments: Arguments) -> Answer:
     rows: list[Answer] = []
     table, keys_only, take = store.table, flags & KEYS_ONLY, room.take
     for key in keys:
-        record = table[key]
-        head = unpack_head(record)
-        value = b"" if keys_only else unpack_value(record)
+        if keys_only:
+            head, value = store.head(key), b""
+        else:
+            record = table[key]
+            head, value = unpack_head(record), unpack_value(record)
         if not take(len(key) + len(value)):
             break
         rows.append((key, value, *head))
@@ -111,7 +113,7 @@ def info(state: State, _: Room, __: Arguments) -> Answer:
         state.revision,
         state.time,
         len(state.store.table),
-        state.store.bytes,
+        state.store.size,
         len(state.sessions.rows),
         len(state.leases.by_id),
         state.history.compacted,

@@ -11,7 +11,7 @@ from engine.kv.history import DELETE, PUT, History
 from engine.kv.leases import Lease, Leases
 from engine.kv.limits import Limits
 from engine.kv.sessions import Sessions
-from engine.kv.store import Store, head_bytes, pack_record, unpack_head
+from engine.kv.store import HEAD_MOST, Store, head_bytes, pack_record, unpack_head
 
 EXPIRE_KEYS_MAX = 250
 """Keys that leases take with them for one entry, which is about a millisecond; a lease without keys
@@ -34,7 +34,7 @@ class State:
 
     def put(self, at: int, key: bytes, value: bytes, lease: int) -> int:
         """Write a key; the version that it has now. The lease is one that is there."""
-        old = self.store.table.get(key)
+        old = self.store.table.head(key, HEAD_MOST)
         if old is None:
             create, version, was = at, 1, 0
         else:
@@ -85,13 +85,13 @@ class State:
     @property
     def size(self) -> int:
         """What `Limits.state_bytes` bounds."""
-        return self.store.bytes + self.sessions.bytes
+        return self.store.size + self.sessions.bytes
 
     def growth(self, key: bytes, value_bytes: int, lease: int) -> int:
         """Bytes that the state would have more with such a value of this key."""
-        old = self.store.table.get(key)
+        old = self.store.table.size(key)
         size = head_bytes(lease) + value_bytes
-        return size + len(key) if old is None else size - len(old)
+        return size + len(key) if old < 0 else size - old
 
     def trim(self) -> None:
         """Hold the history to its limits."""

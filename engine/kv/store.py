@@ -1,7 +1,8 @@
-"""The table: keys, each with a packed record, an ordered index of them, and walks through it.
+"""The table: keys, each with a packed record, in order, and walks through it.
 
-A *record* is one bytes object, since a million of those are nothing to a garbage collector and take
-the least memory. Grammar, little-endian::
+A *record* is a byte string. It lies in the table (`kernels.table`) beside its key, and whoever asks
+for one is given a copy; so nobody asks for all of it who wants to know but its head, or its length.
+Grammar, little-endian::
 
     record = create:u64 mod:u64 version:u64 lease:u64? value
 
@@ -20,20 +21,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
-from sortedcontainers import SortedList  # type: ignore[import-untyped]
-
+from engine.kernels.table import Table
 from engine.record import Record
 
 HEAD = struct.Struct("<QQQ")
 HEAD_BYTES = 24
 LEASED = 1 << 63
 _LEASED_BYTE = 0x80  # the last of the head
-_LEASE_END = 32
+HEAD_MOST = 32
+"""Bytes of a record before its value, at most."""
 
 NOT_THERE = b""
 """In place of a record: there was none."""
 STEP_KEYS = 2048
 """Keys that a step of a walk looks at."""
+_SPAN_KEYS = 256
 
 
 class Head(Record):
@@ -57,19 +59,19 @@ def pack_record(create: int, mod: int, version: int, lease: int, value: bytes) -
 
 def head_bytes(lease: int) -> int:
     """How long a record is without its value."""
-    return _LEASE_END if lease else HEAD_BYTES
+    return HEAD_MOST if lease else HEAD_BYTES
 
 
 def unpack_head(record: bytes) -> Head:
     create, mod, version = HEAD.unpack_from(record)
     if version < LEASED:
         return Head(create, mod, version, 0)
-    lease = int.from_bytes(record[HEAD_BYTES:_LEASE_END], "little")
+    lease = int.from_bytes(record[HEAD_BYTES:HEAD_MOST], "little")
     return Head(create, mod, version - LEASED, lease)
 
 
 def unpack_value(record: bytes) -> bytes:
-    return record[HEAD_BYTES:] if record[HEAD_BYTES - 1] < _LEASED_BYTE else record[_LEASE_END:]
+    return record[HEAD_BYTES:] if record[HEAD_BYTES - 1] < _LEASED_BYTE else record[HEAD_MOST:]
 
 
 class Store:
@@ -77,36 +79,29 @@ class Store:
     they do, which `Machine.apply` does for speed."""
 
     def __init__(self) -> None:
-        self.table: dict[bytes, bytes] = {}
-        self.keys = SortedList()
-        self.bytes = 0
-        """Of keys and records."""
+        self.table = Table()
         self.walks: list[Walk] = []
 
+    @property
+    def size(self) -> int:
+        """Of keys and records."""
+        return self.table.total
+
     def write(self, key: bytes, record: bytes) -> None:
-        old = self.table.get(key)
         if self.walks:
-            self.put_aside(key, old)
-        if old is None:
-            self.keys.add(key)
-            self.bytes += len(key) + len(record)
-        else:
-            self.bytes += len(record) - len(old)
+            self.put_aside(key, self.table.get(key))
         self.table[key] = record
 
     def remove(self, key: bytes) -> None:
         """A key that is there."""
-        old = self.table[key]
         if self.walks:
-            self.put_aside(key, old)
-        self.keys.remove(key)
-        self.bytes -= len(key) + len(old)
+            self.put_aside(key, self.table[key])
         del self.table[key]
 
     def head(self, key: bytes) -> Head:
         """`ABSENT` if it is not there."""
-        record = self.table.get(key)
-        return ABSENT if record is None else unpack_head(record)
+        head = self.table.head(key, HEAD_MOST)
+        return ABSENT if head is None else unpack_head(head)
 
     def value(self, key: bytes) -> bytes | None:
         """None if it is not there."""
@@ -115,35 +110,38 @@ class Store:
 
     def value_bytes(self, key: bytes) -> int:
         """How long its value is; 0 if it is not there."""
-        record = self.table.get(key)
-        if record is None:
+        head = self.table.head(key, HEAD_BYTES)
+        if head is None:
             return 0
-        return len(record) - (HEAD_BYTES if record[HEAD_BYTES - 1] < _LEASED_BYTE else _LEASE_END)
+        leased = head[HEAD_BYTES - 1] >= _LEASED_BYTE
+        return self.table.size(key) - (HEAD_MOST if leased else HEAD_BYTES)
 
     def positions(self, start: bytes, end: bytes | None) -> tuple[int, int]:
         """Where a range is among the sorted keys: from a position to before another."""
-        first: int = self.keys.bisect_left(start)
+        first = self.table.bisect(start)
         if end is None:
             return first, first + (start in self.table)
-        last: int = self.keys.bisect_left(end) if end else len(self.keys)
+        last = self.table.bisect(end) if end else len(self.table)
         return first, max(first, last)
 
     def span(self, first: int, last: int, reverse: bool = False) -> Iterator[bytes]:
         """The keys at these positions; nothing may change meanwhile."""
-        found: Iterator[bytes] = self.keys.islice(first, last, reverse)
-        return found
+        while first < last:  # some at a time: who asks for many is seldom told them all
+            if reverse:
+                begin = max(first, last - _SPAN_KEYS)
+                yield from self.table.keys(begin, last, True)
+                last = begin
+            else:
+                end = min(last, first + _SPAN_KEYS)
+                yield from self.table.keys(first, end)
+                first = end
 
     def load(self, parts: Iterable[tuple[tuple[bytes, ...], tuple[bytes, ...]]]) -> None:
         """Become what these keys and records say, which come in order."""
         self.end_walks()
-        self.table = {}
-        ordered: list[bytes] = []
-        self.bytes = 0
+        self.table = Table()
         for keys, records in parts:
-            self.table.update(zip(keys, records, strict=True))
-            ordered += keys
-            self.bytes += sum(map(len, keys)) + sum(map(len, records))
-        self.keys = SortedList(ordered)
+            self.table.extend(keys, records)
 
     # --- walks -----------------------------------------------------------------------------------
 
@@ -172,56 +170,53 @@ class Walk:
         """What is less was handed out."""
         self.ended = False
         self._store = store
-        self._aside: dict[bytes, bytes] = {}
-        self._changed = SortedList()
-        """The keys put aside that may be in the table no more."""
+        self._aside = Table()
 
     def put_aside(self, key: bytes, old: bytes) -> None:
         """For the first change of a key that counts; what a change undoes later is not in it."""
         if key not in self._aside:
             self._aside[key] = old
-            if old:
-                self._changed.add(key)
 
     def step(self, bytes_max: int) -> tuple[list[bytes], list[bytes]] | None:
         """The next keys, and their records: until there are so many bytes, or enough keys. They may
         be none; None says that all were handed out, and the walk has ended."""
-        window = self._window()
-        if not window:
-            self.end()
-            return None
-        table, aside = self._store.table, self._aside
-        keys: list[bytes] = []
-        records: list[bytes] = []
-        size = 0
-        for key in window:
-            record = aside.pop(key, None) if aside else None
-            if record is None:
-                record = table[key]
-            if record:
-                keys.append(key)
-                records.append(record)
-                size += len(key) + len(record)
-                if size >= bytes_max:
-                    break
-        self.cursor = key + b"\0"
-        del self._changed[: self._changed.bisect_left(self.cursor)]
-        return keys, records
+        keys, records, more = self._store.table.part(self.cursor, STEP_KEYS, bytes_max)
+        if not self._aside:
+            if not keys:
+                self.end()
+                return None
+            self.cursor = keys[-1] + b"\0"
+            return keys, records
+        found = dict(zip(keys, records, strict=True))
+        then = self._then(found, keys[-1] if more else None, bytes_max)
+        self.cursor = then[-1][0] + b"\0"
+        there = [pair for pair in then if pair[1]]
+        return [key for key, _ in there], [record for _, record in there]
 
-    def _window(self) -> list[bytes]:
-        """The next keys that are there, or were. Never an iterator: the index changes."""
-        there = self._store.keys
-        first = there.bisect_left(self.cursor)
-        window = list(there.islice(first, first + STEP_KEYS))
-        changed = list(self._changed.islice(0, STEP_KEYS))
-        if changed:
-            window = sorted({*window, *changed})[:STEP_KEYS]
-        return window
+    def _then(
+        self, found: dict[bytes, bytes], upto: bytes | None, bytes_max: int
+    ) -> list[tuple[bytes, bytes]]:
+        """What comes next of what was, by what there is now, which was looked for up to a key, and
+        what was put aside, which is not empty. What was made since has `NOT_THERE`."""
+        keys, records, more = self._aside.part(self.cursor, STEP_KEYS, bytes_max)
+        if more:
+            upto = keys[-1] if upto is None else min(upto, keys[-1])
+        found.update(zip(keys, records, strict=True))
+        aside, size = set(keys), 0
+        then: list[tuple[bytes, bytes]] = []
+        for key in sorted(found):
+            if size >= bytes_max or (upto is not None and key > upto):
+                break
+            record = found[key]
+            then.append((key, record))
+            size += len(key) + len(record) if record else 0
+            if key in aside:
+                del self._aside[key]
+        return then
 
     def end(self) -> None:
         """Nothing is put aside for it any more."""
         if not self.ended:
             self._store.walks.remove(self)
             self.ended = True
-        self._aside = {}
-        self._changed = SortedList()
+        self._aside = Table()

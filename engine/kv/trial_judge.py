@@ -45,7 +45,7 @@ def mark(machine: Machine) -> tuple[int, ...]:
         machine.revision,
         machine.time,
         len(machine.store.table),
-        machine.store.bytes,
+        machine.store.size,
         len(sessions.rows),
         sessions.bytes,
         sessions.horizon,

@@ -51,7 +51,7 @@ def _sections(gateway: Gateway) -> dict[str, dict[str, Any]]:
             "maxclients": gateway.door.clients_max,
             "blocked_clients": 0,
         },
-        "Memory": {"used_memory_dataset": machine.store.bytes},
+        "Memory": {"used_memory_dataset": machine.store.size},
         "Persistence": {"loading": 0, "aof_enabled": 1},
         "Stats": {
             "total_connections_received": counts["connections"],

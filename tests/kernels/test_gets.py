@@ -10,6 +10,7 @@ import pytest
 from support import dose
 
 from engine.kernels.gets import gets
+from engine.kernels.table import Table
 from engine.kv import machine as machines
 from engine.kv.commands import GET, INFO, READ_BYTES_MAX, ROWS_MAX
 from engine.kv.machine import Machine
@@ -65,13 +66,14 @@ def test_answers_are_those_of_the_long_way(seed: int, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("most", "asks"), [(1024, 1024), (1025, 1025)])
 def test_a_frame_has_so_many_at_most(most: int, asks: int) -> None:
     frame = msgpack.packb((1, *[(GET, b"k")] * asks))
-    answer = gets(frame, {}, 1, READ_BYTES_MAX, ROWS_MAX)
+    answer = gets(frame, Table(), 1, READ_BYTES_MAX, ROWS_MAX)
     assert (answer is None) == (asks > 1024)
     assert (Machine().read(frame) == b"") == (asks > 1024)
 
 
 def test_the_first_always_fits() -> None:
-    table = {b"k": pack_record(1, 1, 1, 0, b"value")}
+    table = Table()
+    table[b"k"] = pack_record(1, 1, 1, 0, b"value")
     cut = (5, "answer")
     for room, rows, whole in ((0, 0, 1), (30, 9, 1), (60, 9, 2), (999, 2, 2), (999, 9, 3)):
         answer = gets(msgpack.packb((7, *[(GET, b"k")] * 3)), table, 1, room, rows)

@@ -13,6 +13,7 @@ import msgpack
 import pytest
 
 from engine.kernels.puts import dropped, puts
+from engine.kernels.table import Table
 from engine.kv import machine as machines
 from engine.kv.commands import (
     append,
@@ -28,8 +29,8 @@ from engine.kv.limits import Limits
 from engine.kv.machine import Machine
 
 
-def _takes_nothing(frames: list[bytes], first: int, *rest: Any) -> tuple[int, int, int, int, int]:
-    return first, rest[7], 0, 0, 0
+def _takes_nothing(frames: list[bytes], first: int, *rest: Any) -> tuple[int, int, int, int]:
+    return first, rest[6], 0, 0
 
 
 def _entries(rng: random.Random) -> list[bytes]:
@@ -139,9 +140,7 @@ def test_most_puts_are_taken() -> None:
     frames = [pack_frame(n, request(session, n, put(b"key", b"value"))) for n in range(2, 300)]
     answers: list[bytes] = []
     rows = {session: bytes(16)}
-    done = puts(
-        frames, 0, answers, {}, rows, [], [].append, None, (10, 10, 100), 5, 0, 0, 1 << 20
-    )  # fmt: skip
+    done = puts(frames, 0, answers, Table(), rows, [], None, (10, 10, 100), 5, 0, 0, 1 << 20)
     assert done[:2] == (298, 303)
     assert len(answers) == 298
 
@@ -154,9 +153,7 @@ def test_a_frame_may_hold_many(many: int) -> None:
     )
     answers: list[bytes] = []
     rows = {one: bytes(16) for one in sessions}
-    done = puts(
-        [frame], 0, answers, {}, rows, [], [].append, None, (10, 10, 1 << 20), 5, 0, 0, 1 << 20
-    )  # fmt: skip
+    done = puts([frame], 0, answers, Table(), rows, [], None, (10, 10, 1 << 20), 5, 0, 0, 1 << 20)
     if many > 1024:
         assert (done[0], answers) == (0, [])
         return
@@ -169,7 +166,7 @@ def test_no_part_of_a_frame_is_done_alone() -> None:
     """What cannot be done by the kernel is left to the long way, from the frame's beginning."""
     one, other = (new_session(0, bytes([n]) * 8) for n in (1, 2))
     good = request(one, 3, put(b"key", b"value"))
-    table: dict[bytes, bytes] = {}
+    table = Table()
     rows = {one: bytes(16), other: bytes(16)}
     for bad in (
         request(other, 3, delete(b"key")),
@@ -177,10 +174,10 @@ def test_no_part_of_a_frame_is_done_alone() -> None:
         request(other, 3, put(b"key" * 9, b"")),
         request(new_session(0, b"unknown!"), 1, put(b"k", b"")),
     ):
-        rest = (table, rows, [], [].append, None, (10, 10, 1000), 0, 0, 0, 1 << 20)
+        rest = (table, rows, [], None, (10, 10, 1000), 0, 0, 0, 1 << 20)
         answers: list[bytes] = []
-        assert puts([pack_frame(1, good, bad)], 0, answers, *rest) == (0, 0, 0, 0, 0)
-        assert (answers, table, rows) == ([], {}, {one: bytes(16), other: bytes(16)})
+        assert puts([pack_frame(1, good, bad)], 0, answers, *rest) == (0, 0, 0, 0)
+        assert (answers, dict(table), rows) == ([], {}, {one: bytes(16), other: bytes(16)})
 
 
 def test_it_stops_at_what_is_not_its_own() -> None:
@@ -188,8 +185,7 @@ def test_it_stops_at_what_is_not_its_own() -> None:
     good = [pack_frame(n, request(session, n, put(b"key", b"value"))) for n in (1, 2)]
     other = pack_frame(1, request(session, 3, delete(b"key")))
     answers: list[bytes] = []
-    table: dict[bytes, bytes] = {}
-    rest = (table, {session: bytes(16)}, [], [].append, None, (10, 10, 100), 0, 0, 0, 1 << 20)
+    rest = (Table(), {session: bytes(16)}, [], None, (10, 10, 100), 0, 0, 0, 1 << 20)
     assert puts([*good, other, *good], 0, answers, *rest)[:2] == (2, 2)
     assert len(answers) == 2
     assert puts([other], 0, answers, *rest)[0] == 0

@@ -176,7 +176,7 @@ def both(machine: Machine, oracle: Oracle, time: int, frames: list[Any]) -> None
 def state(machine: Machine) -> dict[str, Any]:
     """All that a machine has, in the oracle's words."""
     table = machine.store.table
-    rows = {key: (*unpack_head(row), unpack_value(row)) for key, row in table.items()}
+    rows = {key: (*unpack_head(table[key]), unpack_value(table[key])) for key in table}
     sessions = []
     for name in machine.sessions.order:
         row = machine.sessions.rows[name]
@@ -189,7 +189,7 @@ def state(machine: Machine) -> dict[str, Any]:
     ]
     return {
         "keys": rows,
-        "order": list(machine.store.keys),
+        "order": table.keys(),
         "sessions": sessions,
         "leases": {one: [lease.ttl, lease.deadline] for one, lease in machine.leases.by_id.items()},
         "history": history,

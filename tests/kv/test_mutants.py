@@ -63,7 +63,12 @@ def snapshot_with_keys_made_later(was: Any) -> Any:
 
 @mutant(Walk, "put_aside")
 def snapshot_puts_the_last_change_aside(was: Any) -> Any:
-    return lambda self, key, old: (self._aside.pop(key, None), was(self, key, old))
+    def put_aside(self: Any, key: bytes, old: bytes) -> None:
+        if key in self._aside:
+            del self._aside[key]
+        was(self, key, old)
+
+    return put_aside
 
 
 @mutant(Store, "remove")
