@@ -97,7 +97,7 @@ static long long frames_now(void)
  * that, and is noted: such as us wait asleep, whom the scheduler wakes before others. */
 static int frames_spin(struct pollfd *of, int many, long long until, int *crowded)
 {
-    enum { LONG = 300000 }; /* nanoseconds */
+    enum { LONG = 500000 }; /* nanoseconds */
     for (;;) {
         int found = frames_poll(of, many, 0);
         long long now = frames_now();

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 GROUP = 1
 THRIFT: Nanos = 3 * MILLISECOND
 """See `Settings`: a few entries of a lone client, and next to nothing where many ask."""
-SPIN = 200
+SPIN = 400
 """Microseconds for which a busy replica looks again and again for what comes next before it sleeps:
 a processor that sleeps takes about as long to wake as an entry takes on a disk."""
 SLOW_TURN: Nanos = 10 * MILLISECOND
