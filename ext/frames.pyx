@@ -260,11 +260,13 @@ cdef class Poller:
     cdef bint _busy
     cdef long long _alone, _pause   # from when on it may spin, and how long not, if it is crowded
     cdef readonly long spins
+    cdef public bint may_spin
 
     def __init__(self, long long spin=0):
         self._sources = []
         self._spin = spin * 1000
         self._pause = PAUSE_LEAST
+        self.may_spin = True
 
     def __dealloc__(self):
         PyMem_Free(self._fds)
@@ -305,7 +307,7 @@ cdef class Poller:
         cdef bint spin
         self._leave_out(without)
         try:
-            spin = self._busy and since >= self._alone
+            spin = self._busy and self.may_spin and since >= self._alone
             self._wait(ready, until, since + self._spin if spin else 0)
         finally:
             if without:

@@ -69,6 +69,7 @@ class Poller:
 
     spins: int
     """How often it did."""
+    may_spin: bool
 
     def __init__(self, spin: int = 0) -> None: ...
     def __len__(self) -> int: ...

@@ -149,7 +149,7 @@ class StoreFront(Front):
             self.say(link, answer)
         if self._reads_ripe(now):
             part, self._reads = self._reads, []
-            self._reading = True
+            self._reading, self.lately = True, len(part)
             self.slow.round_goes()
             heard.append(Read(self.context(self._read, part)))
         if self._overdue(now):

@@ -52,6 +52,8 @@ class Front:
         self.herd = Herd()
         self.crowd = 0
         """Requests that went into the log together last."""
+        self.lately = 0
+        """In the last entry or round of reads."""
         self._sends: list[Send] = []
         self._context = 0
         self._asked: dict[int, tuple[Callable[..., None], Any]] = {}
@@ -128,7 +130,7 @@ class Front:
                 heard.append(event)
         if self.ripe(now):
             batch, self._intake = self._intake, []
-            self.crowd = len(batch)
+            self.crowd = self.lately = len(batch)
             heard += self.bundle(batch)
         heard += self.more(now)
         return heard

@@ -117,6 +117,7 @@ class Replica(Serving):
         crowded = self.front.crowd >= CROWD and not self._held
         if crowded and (idle := idle_news(self.raft)):
             self.world.later(peers=idle == ALL)
+        self.world.may_spin(self.front.lately <= CROWD)
         if self.gateway is not None and (until := self.gateway.until) is not None:
             wake_at = until if wake_at is None else min(wake_at, until)
         self.turns += 1

@@ -165,6 +165,10 @@ class SocketWorld:
         taken in with whatever does, or when a moment has passed."""
         self._later += [outgoing.frames for outgoing in self._peers.values()]
 
+    def may_spin(self, may: bool) -> None:
+        """Where many ask, all processors are wanted by those who have something to do."""
+        self._poller.may_spin = may
+
     def look(self) -> bool:
         """Whether something has arrived; for whoever waits elsewhere, by `descriptors`."""
         ready = self._poller.poll(0)

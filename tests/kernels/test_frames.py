@@ -266,14 +266,15 @@ def test_what_came_while_something_was_sent_is_seen(polled: Polled) -> None:
 
 @pytest.mark.parametrize("polled", [300], indirect=True)
 @pytest.mark.parametrize(
-    ("waits", "spins"), [("+-", 1), ("-", 0), ("-+", 0), ("--", 0), ("-+0", 0)]
+    ("waits", "spins"), [("+-", 1), ("-", 0), ("-+", 0), ("--", 0), ("!+-", 0)]
 )
 def test_only_whoever_is_busy_spins(polled: Polled, waits: str, spins: int) -> None:
-    """Who looks again and again, for what is there (+), for what is not, or just so (0)."""
-    for wait in waits:
+    """Who waits for what is there (+), or for what is not; and (!) who may not spin."""
+    polled.poller.may_spin = not waits.startswith("!")
+    for wait in waits.lstrip("!"):
         if wait == "+":
             os.write(polled.write, b"!")
-        ready = polled.ready(0 if wait == "0" else 20)
+        ready = polled.ready(20)
         assert ready == ({polled.read} if wait == "+" else set())
         if ready:
             os.read(polled.read, 1)
