@@ -16,6 +16,7 @@ from typing import Any
 
 from engine.errors import NotFoundError, RefusedError
 from engine.redis.door import READ_BYTES, Client, Door
+from engine.wire.curve import file_state
 
 SECONDS = 5.0
 """For a handshake."""
@@ -95,14 +96,7 @@ class Certificate:
         return made
 
     def _state(self) -> list[tuple[int, ...]]:
-        found: list[tuple[int, ...]] = []
-        for path in self._files:
-            try:
-                s = os.stat(path)
-                found.append((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
-            except OSError as error:
-                found.append((error.errno or -1,))
-        return found
+        return [file_state(path) for path in self._files]
 
     def _made(self) -> ssl.SSLContext:
         for path in self._files:

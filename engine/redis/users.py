@@ -31,7 +31,7 @@ from secrets import compare_digest
 
 from engine.errors import NotFoundError, RefusedError, UsageError
 from engine.record import Record
-from engine.wire.curve import Malformed, check_folder, check_name, read_private
+from engine.wire.curve import Malformed, check_folder, check_name, file_state, read_private
 from engine.wire.keys import is_keys
 
 FILE = "users"
@@ -112,7 +112,7 @@ class UserList:
         self.broken = ""
         self.version = 0
         """Grows when it has changed."""
-        self._seen = self._state()
+        self._seen = file_state(self.path)
         try:
             self._of = parse_users(read_private(self.path))
         except Malformed as error:
@@ -124,7 +124,7 @@ class UserList:
 
     def fresh(self) -> None:
         """Look again."""
-        seen = self._state()
+        seen = file_state(self.path)
         if seen == self._seen:
             return
         self._seen = seen
@@ -141,13 +141,6 @@ class UserList:
         """Who it is, if that is their secret."""
         user = self._of.get(name, NOBODY)
         return user if proven(user, secret) and user is not NOBODY else None
-
-    def _state(self) -> tuple[int, ...]:
-        try:
-            found = os.stat(self.path)
-        except OSError as error:
-            return (error.errno or -1,)
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
 
 
 def folder_of(keys: str) -> str:

@@ -175,6 +175,15 @@ def _read(path: str, forbidden: int, mode: int) -> str:
     return data.decode("utf-8", "replace")
 
 
+def file_state(path: str) -> tuple[int, ...]:
+    """Equal as long as a file has not changed: whoever reads it again only then looks at this."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return (error.errno or -1,)
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
+
+
 class AllowList:
     """The list of a folder, read again whenever it has changed.
 
@@ -187,7 +196,7 @@ class AllowList:
         self.path = os.path.join(folder, ALLOWED)
         self.broken = ""
         self._of: dict[str, Allowed] = {}
-        self._seen: tuple[int, ...] = self._state()
+        self._seen: tuple[int, ...] = file_state(self.path)
         try:
             self._of = parse_allowed(read_public(self.path))
         except Malformed as error:
@@ -195,7 +204,7 @@ class AllowList:
 
     def fresh(self) -> bool:
         """Look again; whether it has changed."""
-        seen = self._state()
+        seen = file_state(self.path)
         if seen == self._seen:
             return False
         self._seen = seen
@@ -222,13 +231,6 @@ class AllowList:
             for entry in self._of.values()
             if entry.role == wanted and (not entry.at or host in entry.at or whole in entry.at)
         ]
-
-    def _state(self) -> tuple[int, ...]:
-        try:
-            found = os.stat(self.path)
-        except OSError as error:
-            return (error.errno or -1,)
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode
 
 
 class Keyring:
