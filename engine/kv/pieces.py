@@ -49,7 +49,7 @@ def _piece(kind: int, content: Any) -> bytes:
 
 def pieces(state: State, walk: Walk) -> Iterator[bytes]:
     """The state as it is at the first `next`, which gives b"": from then on it may change. The walk
-    began just before; it ends with the last piece, or when nobody wants more."""
+    began just before; it ends with the last piece, or when nobody wants more. Pieces may be b""."""
     leases = state.leases.rows.copy()
     sessions, rows = list(state.sessions.order), state.sessions.rows.copy()
     events = state.history.events[state.history.head :]
@@ -77,9 +77,9 @@ def pieces(state: State, walk: Walk) -> Iterator[bytes]:
         for some in _cut(events):
             yield _piece(HISTORY, some)
         while found := _step(walk):
-            if found[0]:
-                keys += len(found[0])
-                yield _piece(KEYS, found)
+            keys += len(found[0])
+            # Where all keys were made since it began a step finds none, and is a step all the same.
+            yield _piece(KEYS, found) if found[0] else b""
         yield _piece(END, (len(leases), len(sessions), len(events), keys))
     finally:
         walk.end()

@@ -300,9 +300,9 @@ class Photographer:
 
 
 def loaded(machine: Machine, pieces: list[bytes]) -> Machine:
-    """Another one of its kind, from pieces."""
+    """Another one of its kind, from pieces, but for empty ones, which are not written."""
     other = type(machine)(machine.group)
-    other.load(iter(pieces))
+    other.load(filter(None, pieces))
     return other
 
 

@@ -24,7 +24,7 @@ from engine.kv.checks import WRITES, well_formed_write
 from engine.kv.front import ANSWER_BYTES_MAX
 from engine.kv.limits import MOST
 from engine.kv.machine import Machine
-from engine.kv.store import Store, pack_record
+from engine.kv.store import STEP_KEYS, Store, Walk, pack_record
 from engine.kv.writes import WRITERS
 
 SESSION = c.new_session(0, b"a client")
@@ -402,6 +402,32 @@ def test_a_snapshot_is_of_one_moment(seed: int) -> None:
     other = loaded(machine, taken)
     assert (dict(other.store.table), other.digest) == (right, digest)
     assert machine.store.walks == []
+
+
+def test_a_step_of_a_snapshot_is_small_whatever_was_made_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even if there is nothing of what it looks at that was there when it began."""
+    machine, steps = filled(1000), 0
+    step = Walk.step
+
+    def counted(self: Walk, bytes_max: int) -> Any:
+        nonlocal steps
+        steps += 1
+        return step(self, bytes_max)
+
+    monkeypatch.setattr(Walk, "step", counted)
+    right, digest, taken = dict(machine.store.table), machine.digest, []
+    pieces = machine.pieces()
+    for at in range(1000, 3 * STEP_KEYS + 1000, 100):
+        do(machine, *[c.put(b"%06d" % n, b"new") for n in range(at, at + 100)])
+    for piece in pieces:
+        taken.append(piece)
+        assert steps <= 1
+        steps = 0
+    assert b"" in taken
+    other = loaded(machine, taken)
+    assert (dict(other.store.table), other.digest) == (right, digest)
 
 
 def test_one_snapshot_at_a_time() -> None:
