@@ -141,6 +141,7 @@ class StoreFront(Front):
 
     def gone(self, link: Link) -> None:
         self.watchers.gone(link)
+        self.care.gone(link)
 
     def more(self, now: Nanos) -> list[Any]:
         """A round for the reads that wait, and what has to expire."""

@@ -171,6 +171,8 @@ class RaftServer(Server):
         self._step_at: Nanos = 0
         self._look_at: Nanos = 0
         self._snapshot_at: Nanos = 0
+        self.given_up = 0
+        """Snapshots that were begun and came to nothing."""
 
     # --- what arrives ----------------------------------------------------------------------------
 
@@ -217,6 +219,7 @@ class RaftServer(Server):
             # No space, or the state has gone whose pieces they were: another one comes later.
             self._writer = self._pieces = None
             self._snapshot_at = self.world.now() + LOOK_AGAIN
+            self.given_up += 1
         elif type(work) is WritePiece:
             self._next_piece()
         elif type(work) is CloseSnapshot:
