@@ -1,13 +1,13 @@
 /* A closed loop of clients that is never the bottleneck: each keeps one request outstanding.
  *
- *     load LIBZMQ PROTOCOL ADDRESS SOCKETS CLIENTS SECONDS BYTES
+ *     load LIBZMQ PROTOCOL ADDRESS CONNECTIONS CLIENTS SECONDS BYTES
  *
  * PROTOCOL is `engine` (a replica's clients' endpoint: it greets, then submits commands of BYTES),
  * `bare` (the loop of the limit: msgpack [1, number, key of 16, value of BYTES - 16] and no greeting),
  * or `put`, `get` or `mix` (a replica of the store: keys of 16 bytes, 10 000 of them, and values of
  * BYTES; each client has a session of its own; of a mix one in ten is a put), or `fill`, which puts
- * every key once and takes as long as that takes. What the clients of one socket ask at the same
- * moment shares a frame, as in `engine.kv.client`. `load_cores` is what the load itself used.
+ * every key once and takes as long as that takes. What the clients of one connection ask at the
+ * same moment shares a frame, as in `engine.kv.client`. `load_cores` is what the load itself used.
  * One JSON object on stdout. LIBZMQ is the library that pyzmq brings, so no headers are needed.
  */
 #include <dlfcn.h>
@@ -19,8 +19,9 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { DEALER = 5, DESCRIPTOR = 14, EVENTS = 15, LINGER = 17, SNDHWM = 23, RCVHWM = 24 };
-enum { DONTWAIT = 1, READABLE = 1, WAIT_MS = 5000 };
+enum { ROUTER = 6, DESCRIPTOR = 14, EVENTS = 15, LINGER = 17, SNDHWM = 23, RCVHWM = 24 };
+enum { MANDATORY = 33, NEXT_NAME = 61, DONTWAIT = 1, MORE = 2, READABLE = 1, WAIT_MS = 5000 };
+enum { PROBE = 7 }; /* a kind of message: whether we are still here */
 
 static void *(*ctx_new)(void), *(*socket_new)(void *, int);
 static int (*setsockopt_)(void *, int, const void *, size_t), (*connect_)(void *, const char *);
@@ -64,13 +65,12 @@ static const uint8_t *number(const uint8_t *at, uint64_t *value) {
 
 enum { KEYS = 10000, PUT = 1, GET = 2, MIX = 3, FILL = 4 };
 enum { READ = 0, WRITE = 1, FRAME_BYTES = 1 << 17, SHARED_MOST = 256, NOBODY = -1 };
-static int engine, store, clients, sockets;
+static int engine, store, clients, connections;
 static size_t size;
 static uint8_t *frame, (*header)[28];
 static size_t length, id_at;
-static void **socket_of;
-static struct pollfd *wait_for;
-static int *used_since; /* that one was waited for; and then, that something is there */
+static void *router; /* all connections are its, so that one descriptor tells of all answers */
+static struct pollfd bell;
 static double *began, *took;
 static long done, taken, room, filled;
 
@@ -78,7 +78,7 @@ static long done, taken, room, filled;
 static uint8_t (*session)[16];
 static uint64_t *sequence, chance = 88172645463325252u;
 
-/* Of each socket, what its clients ask and was not sent yet, gets and puts: the first and the last
+/* Of each connection, what its clients ask and was not sent yet, gets and puts: the first and the last
  * of them, and how many. A frame has the number of its first client, and behind each comes the next. */
 static struct { int first, last, many; } (*asked)[2];
 static int *next_of;
@@ -86,7 +86,7 @@ static int *next_of;
 static void ask_store(int client) {
     chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
     int how = store == PUT || store == FILL || (store == MIX && (chance >> 32) % 10 == 0) ? WRITE : READ;
-    int at = client % sockets;
+    int at = client % connections;
     if (asked[at][how].many++) next_of[asked[at][how].last] = client;
     else asked[at][how].first = client;
     asked[at][how].last = client, next_of[client] = NOBODY;
@@ -108,11 +108,35 @@ static uint8_t *put_request(uint8_t *at, int client, int how) {
     return at;
 }
 
-/* All that one socket asks, or as much of it as a frame takes. */
-static void send_frame(int socket, int how) {
+/* What a connection is called here; those whose name begins with 0 are named by the library. */
+enum { NAME = 5 };
+
+static uint8_t *name_of(int connection) {
+    static uint8_t name[NAME] = "c";
+    big(name + 1, (uint64_t)connection, 4);
+    return name;
+}
+
+static void say(int connection, const void *what, size_t bytes) {
+    int error = send_(router, name_of(connection), NAME, MORE);
+    if (error < 0 || send_(router, what, bytes, 0) < 0) die("a request was not taken");
+}
+
+/* How many bytes of whose, and -1 if nothing is there. */
+static int hear(void *what, size_t bytes, int *connection) {
+    uint8_t name[NAME];
+    int got = recv_(router, name, NAME, DONTWAIT);
+    if (got < 0) return -1;
+    if (got != NAME || *name != 'c') die("an answer of somebody else");
+    *connection = name[1] << 24 | name[2] << 16 | name[3] << 8 | name[4];
+    return recv_(router, what, bytes, 0);
+}
+
+/* All that one connection asks, or as much of it as a frame takes. */
+static void send_frame(int connection, int how) {
     static uint8_t out[FRAME_BYTES];
     size_t most = (FRAME_BYTES - 256) / (size + 128);
-    int many = asked[socket][how].many, client = asked[socket][how].first;
+    int many = asked[connection][how].many, client = asked[connection][how].first;
     if (many > SHARED_MOST) many = SHARED_MOST;
     if ((size_t)many > most) many = (int)most;
     uint8_t *at = out + 28, *count, *from;
@@ -123,19 +147,18 @@ static void send_frame(int socket, int how) {
         at = put_request(at, client, how);
         if (n == many) break;
     }
-    asked[socket][how].first = next_of[client], asked[socket][how].many -= many;
+    asked[connection][how].first = next_of[client], asked[connection][how].many -= many;
     next_of[client] = NOBODY;
     big(count, (uint64_t)(at - from), 4);
-    memcpy(out, header[socket], 24);
+    memcpy(out, header[connection], 24);
     uint32_t bytes = (uint32_t)(at - out - 28);
     memcpy(out + 24, &bytes, 4);
-    used_since[socket] = 1;
-    if (send_(socket_of[socket], out, (size_t)(at - out), 0) < 0) die("a request was not taken");
+    say(connection, out, (size_t)(at - out));
 }
 
-static void send_store(int socket) {
+static void send_store(int connection) {
     for (int how = READ; how <= WRITE; how++)
-        while (asked[socket][how].many) send_frame(socket, how);
+        while (asked[connection][how].many) send_frame(connection, how);
 }
 
 static void ask(int client) {
@@ -143,12 +166,11 @@ static void ask(int client) {
         ask_store(client);
         return;
     }
-    int at = client % sockets;
+    int at = client % connections;
     if (engine) memcpy(frame, header[at], 28);
     big(frame + id_at, (uint64_t)client, 8);
     began[client] = now();
-    used_since[at] = 1;
-    if (send_(socket_of[at], frame, length, 0) < 0) die("a request was not taken");
+    say(at, frame, length);
 }
 
 static void answered(uint64_t client) {
@@ -210,7 +232,7 @@ static void take(const uint8_t *at, int bytes) {
         answered(value);
         return;
     }
-    if (at[5] == 7) return;  // a probe: whether we are still here
+    if (at[5] == PROBE) return;
     if (at[5] == 146) rejected(at + 28, bytes - 28);
     if (store) {
         if (at[5] == 161) took_frames(at + 28);
@@ -234,24 +256,17 @@ static int ascending(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static int option(void *socket, int which) {
+static int option(int which) {
     int value = 0;
     size_t bytes = sizeof value;
-    if (getsockopt_(socket, which, &value, &bytes)) die("a socket that does not say how it is");
+    if (getsockopt_(router, which, &value, &bytes)) die("a socket that does not say how it is");
     return value;
 }
 
-/* Wait until something can be received, and note where. zmq_poll would look into every socket twice;
- * here only those are looked into that were used since, or whose descriptor says that something has
- * happened: that is once for each answer, and not once for each of a hundred sockets. */
-static void await(int from, int upto) {
-    for (double begin = now();;) {
-        int ready = 0;
-        for (int i = from; i < upto; i++)
-            if (used_since[i]) ready += used_since[i] = option(socket_of[i], EVENTS) & READABLE;
-        if (ready) return;
-        if (poll(wait_for + from, (nfds_t)(upto - from), WAIT_MS) < 0) die("no poll");
-        for (int i = from; i < upto; i++) used_since[i] = wait_for[i].revents != 0;
+/* Until something can be received. */
+static void await(void) {
+    for (double begin = now(); !(option(EVENTS) & READABLE);) {
+        if (poll(&bell, 1, WAIT_MS) < 0) die("no poll");
         if (now() - begin > WAIT_MS / 1e3) die("no answer for five seconds");
     }
 }
@@ -265,9 +280,13 @@ static void greet(int at) {
     for (int i = 0; i < 16; i++) *end++ = (uint8_t)(rand() >> 7);
     uint32_t bytes = (uint32_t)(end - body);
     memcpy(hello + 24, &bytes, 4);
-    if (send_(socket_of[at], hello, 28 + bytes, 0) < 0) die("a hello was not taken");
-    await(at, at + 1);
-    if (recv_(socket_of[at], answer, sizeof answer, 0) < 28 || answer[5] != 4) die("not welcome");
+    say(at, hello, 28 + bytes);
+    int whose, got;
+    do { /* others may be asked meanwhile whether they are still here */
+        await();
+        got = hear(answer, sizeof answer, &whose);
+    } while (got >= 28 && answer[5] == PROBE);
+    if (got < 28 || whose != at || answer[5] != 4) die("not welcome");
     memcpy(header[at], answer, 28);
     header[at][5] = store ? 160 : 144;
     bytes = (uint32_t)(length - 28);
@@ -300,22 +319,19 @@ static void make_request(void) {
 }
 
 int main(int count, char **argument) {
-    if (count != 8) die("load LIBZMQ PROTOCOL ADDRESS SOCKETS CLIENTS SECONDS BYTES");
+    if (count != 8) die("load LIBZMQ PROTOCOL ADDRESS CONNECTIONS CLIENTS SECONDS BYTES");
     load_library(argument[1]);
     store = !strcmp(argument[2], "put") ? PUT : !strcmp(argument[2], "get") ? GET
           : !strcmp(argument[2], "mix") ? MIX : !strcmp(argument[2], "fill") ? FILL : 0;
     engine = store || !strcmp(argument[2], "engine");
-    sockets = atoi(argument[4]), clients = atoi(argument[5]);
+    connections = atoi(argument[4]), clients = atoi(argument[5]);
     double seconds = atof(argument[6]);
     size = (size_t)atol(argument[7]);
     room = 1L << 23;
     took = malloc(sizeof *took * (size_t)room);
     began = calloc((size_t)clients, sizeof *began);
-    socket_of = calloc((size_t)sockets, sizeof *socket_of);
-    header = calloc((size_t)sockets, sizeof *header);
-    wait_for = calloc((size_t)sockets, sizeof *wait_for);
-    used_since = calloc((size_t)sockets, sizeof *used_since);
-    asked = calloc((size_t)sockets, sizeof *asked);
+    header = calloc((size_t)connections, sizeof *header);
+    asked = calloc((size_t)connections, sizeof *asked);
     next_of = calloc((size_t)clients, sizeof *next_of);
     srand((unsigned)time(NULL) ^ (unsigned)clients << 16);
     make_request();
@@ -323,32 +339,31 @@ int main(int count, char **argument) {
     chance ^= (uint64_t)time(NULL) << 20 ^ (uint64_t)clients;
     for (int client = 0; client < clients; client++)
         for (int i = 8; i < 16; i++) session[client][i] = (uint8_t)(rand() >> 7);
-    void *context = ctx_new();
-    for (int at = 0; at < sockets; at++) {
-        int zero = 0;
-        socket_of[at] = socket_new(context, DEALER);
-        setsockopt_(socket_of[at], SNDHWM, &zero, sizeof zero);
-        setsockopt_(socket_of[at], RCVHWM, &zero, sizeof zero);
-        setsockopt_(socket_of[at], LINGER, &zero, sizeof zero);
-        if (connect_(socket_of[at], argument[3])) die("an address that cannot be dialed");
-        wait_for[at] = (struct pollfd){option(socket_of[at], DESCRIPTOR), POLLIN, 0};
-        used_since[at] = 1;
+    int zero = 0, one = 1;
+    router = socket_new(ctx_new(), ROUTER);
+    setsockopt_(router, SNDHWM, &zero, sizeof zero);
+    setsockopt_(router, RCVHWM, &zero, sizeof zero);
+    setsockopt_(router, LINGER, &zero, sizeof zero);
+    setsockopt_(router, MANDATORY, &one, sizeof one);
+    bell = (struct pollfd){option(DESCRIPTOR), POLLIN, 0};
+    for (int at = 0; at < connections; at++) {
+        setsockopt_(router, NEXT_NAME, name_of(at), NAME);
+        if (connect_(router, argument[3])) die("an address that cannot be dialed");
         if (engine) greet(at);
     }
     static uint8_t answer[1 << 20];
     double begin = now(), end = begin + seconds, warm = begin + seconds / 10, counted = 0, used = 0;
     long before = 0;
     for (int client = 0; client < clients; client++) ask(client);
-    for (int i = 0; store && i < sockets; i++) send_store(i);
+    for (int i = 0; store && i < connections; i++) send_store(i);
     for (;;) {
         double at = now();
         if (!counted && at > warm) counted = at, before = done, taken = 0, used = processor();
         if (store == FILL ? done >= KEYS : at > end) break;
-        await(0, sockets);
-        for (int i = 0; i < sockets; i++) {
-            for (int bytes; used_since[i]; take(answer, bytes))
-                if ((bytes = recv_(socket_of[i], answer, sizeof answer, DONTWAIT)) < 0) break;
-            if (store) send_store(i);
+        await();
+        for (int bytes, whose; (bytes = hear(answer, sizeof answer, &whose)) >= 0;) {
+            take(answer, bytes);
+            if (store) send_store(whose);
         }
     }
     double wall = now() - counted;
