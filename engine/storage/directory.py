@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from engine.storage.files import read_at, sync_directory, sync_file
+from engine.storage.files import read_at, remove_gently, sync_directory, sync_file
 
 PIECES_MAX = 1024
 """Pieces that one system call takes (IOV_MAX)."""
@@ -51,7 +51,7 @@ class Directory(Protocol):
         """What `new` named before is gone."""
 
     def remove(self, name: str) -> None:
-        """FileNotFoundError."""
+        """FileNotFoundError, OSError. Takes long for a large file, which nobody may be reading."""
 
     def sync(self) -> None:
         """Names survive power loss."""
@@ -119,7 +119,7 @@ class Folder:
         os.rename(os.path.join(self.path, old), os.path.join(self.path, new))
 
     def remove(self, name: str) -> None:
-        os.unlink(os.path.join(self.path, name))
+        remove_gently(os.path.join(self.path, name))
 
     def sync(self) -> None:
         sync_directory(self.path)

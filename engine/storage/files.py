@@ -17,6 +17,8 @@ from engine.errors import RefusedError
 
 _PRIVATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _PIECE_BYTES = 1 << 20
+_FREED_BYTES = 8 << 20
+"""How much of a file is freed at a time."""
 
 
 def sync_file(fd: int) -> None:
@@ -59,6 +61,29 @@ def unlink_if_there(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def remove_gently(path: str) -> None:
+    """Unlink a file without holding up those who sync others; a large one is gone for good then.
+
+    What a disk has to do to free hundreds of megabytes at once, others wait for: 40 ms for 320 MB
+    where a sync takes 0.1. So they are freed in steps, with a sync after each. The name goes
+    before, durably: no power loss brings it back with a part of its bytes.
+
+    FileNotFoundError, OSError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        os.unlink(path)
+        if size > _FREED_BYTES:
+            sync_directory(os.path.dirname(path) or ".")
+        while size > _FREED_BYTES:
+            size -= _FREED_BYTES
+            os.ftruncate(fd, size)
+            sync_file(fd)
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

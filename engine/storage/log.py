@@ -40,7 +40,6 @@ from engine.storage.segments import (
     Spares,
     begin_segment,
     close_all,
-    fill_durably,
     open_segments,
     opening_bytes,
 )
@@ -396,24 +395,27 @@ class Log:
 
         Where there is no space it does nothing; the next call tries again. OSError.
         """
+        filling, taken = None, False
         with self._lock:
-            if self._retire():
-                return True
-            if self._spares.lacking <= 0:
-                return False
-            filling = self._spares.begin()
-        if filling is None:
-            return False
-        name, file, done = filling
-        end = min(done + self._settings.step_bytes, self._settings.segment_bytes)
-        if not fill_durably(file, done, end):
+            retired = self._retire()
+            if retired is not None:
+                taken = self._spares.recycle(retired)
+            elif self._spares.lacking > 0:
+                filling = self._spares.begin()
+        if retired is not None:
+            if not taken:  # which takes long, and nobody waits for the lock meanwhile
+                self._spares.remove(retired)
+            with self._lock:
+                self._names_changed, self._removed_at = True, self._end
+            return True
+        if filling is None or not (done := self._spares.fill(*filling)):
             return False
         with self._lock:
-            self._spares.filled(name, file, end)
+            self._spares.filled(*filling[:2], done)
             return self._spares.lacking > 0
 
-    def _retire(self) -> bool:
-        """Let go of the oldest segment, if nothing durable needs it.
+    def _retire(self) -> Segment | None:
+        """The oldest segment, if nothing durable needs it.
 
         One at a time: the next only when it is known that this one's name is gone for good, so
         that no power loss brings an old one back without those that came after it.
@@ -421,12 +423,9 @@ class Log:
         oldest = min(self._segments)
         durable = self._durable
         if oldest >= number_of(durable) or self._removed_at >= durable or self._holders(oldest):
-            return False
-        self._spares.recycle(self._segments.pop(oldest))
+            return None
         self._dirty.discard(oldest)
-        self._names_changed = True
-        self._removed_at = self._end
-        return True
+        return self._segments.pop(oldest)
 
     def _holders(self, oldest: int) -> tuple[int, ...]:
         """The groups that need this segment."""

@@ -221,6 +221,18 @@ class Spares:
                 raise
         return self._filling
 
+    def fill(self, name: str, file: File, done: int) -> int:
+        """The next step of it, synced: bytes done by now, 0 if there is no space. OSError."""
+        end = min(done + self.step, self.size)
+        try:
+            fill(file, done, end)
+            file.sync()
+        except OSError as error:
+            if full(error):
+                return 0
+            raise
+        return end
+
     def filled(self, name: str, file: File, done: int) -> None:
         """A step is done."""
         if done < self.size:
@@ -229,16 +241,20 @@ class Spares:
             self._filling = None
             self.ready.append((name, file, done))
 
-    def recycle(self, segment: Segment) -> None:
-        """Take a segment that is no longer needed, or remove it. OSError."""
-        if segment.size == self.size and self._takes_more:
-            name = f"{SPARE}{self._next:08d}"
-            self._next += 1
-            self.directory.rename(segment.name, name)
-            self.ready.append((name, segment.file, segment.size))
-        else:
-            segment.file.close()
-            self.directory.remove(segment.name)
+    def recycle(self, segment: Segment) -> bool:
+        """Take a segment that is no longer needed, if it is of use. OSError."""
+        if segment.size != self.size or not self._takes_more:
+            return False
+        name = f"{SPARE}{self._next:08d}"
+        self._next += 1
+        self.directory.rename(segment.name, name)
+        self.ready.append((name, segment.file, segment.size))
+        return True
+
+    def remove(self, segment: Segment) -> None:
+        """One that was not taken. OSError."""
+        segment.file.close()
+        self.directory.remove(segment.name)
 
     def close(self) -> None:
         for _, file, _ in self.ready:
@@ -253,15 +269,3 @@ def fill(file: File, begin: int, end: int) -> None:
         size = min(end - begin, len(ZEROS))
         file.write(begin, [memoryview(ZEROS)[:size]])
         begin += size
-
-
-def fill_durably(file: File, begin: int, end: int) -> bool:
-    """The same, synced; False if there is no space for it. OSError."""
-    try:
-        fill(file, begin, end)
-        file.sync()
-    except OSError as error:
-        if full(error):
-            return False
-        raise
-    return True

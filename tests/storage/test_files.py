@@ -14,6 +14,7 @@ from engine.storage import files
 from engine.storage.files import (
     DirectoryLock,
     read_at,
+    remove_gently,
     sync_directory,
     sync_file,
     write_at,
@@ -98,6 +99,30 @@ def test_short_writes_are_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
         write_atomically(str(tmp_path / "a"), b"0123456789")
     assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_a_large_file_is_freed_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is gone for good before, and nobody waits for more than a step."""
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, 3 * files._FREED_BYTES + 5)
+    calls: list[object] = []
+    unlink, truncate, sync = os.unlink, os.ftruncate, sync_directory
+    monkeypatch.setattr(os, "unlink", lambda name: (calls.append("unlink"), unlink(name)))
+    monkeypatch.setattr(files, "sync_directory", lambda name: (calls.append("names"), sync(name)))
+    monkeypatch.setattr(os, "ftruncate", lambda fd, to: (calls.append(to), truncate(fd, to)))
+    monkeypatch.setattr(files, "sync_file", lambda fd: calls.append("sync"))
+    remove_gently(str(path))
+    step = files._FREED_BYTES
+    freed = [2 * step + 5, "sync", step + 5, "sync", 5, "sync"]
+    assert calls == ["unlink", "names", *freed]
+    assert os.listdir(tmp_path) == []
+    path.write_bytes(b"a small one")
+    calls.clear()
+    remove_gently(str(path))
+    assert calls == ["unlink"]
+    with pytest.raises(FileNotFoundError):
+        remove_gently(str(path))
 
 
 def test_sync_passes_errors_on(tmp_path: Path) -> None:
