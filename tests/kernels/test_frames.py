@@ -7,6 +7,8 @@ import random
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -293,6 +295,47 @@ def test_whoever_spins_sees_what_comes_and_stops_in_time(polled: Polled, comes: 
     assert polled.ready(30_000 if comes else 20) == ({polled.read} if comes else set())
     timer.cancel()
     assert polled.poller.spins == 1
+
+
+@pytest.fixture
+def crowd() -> Iterator[None]:
+    """Somebody else has use for the only processor that we may run on."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        script = "print(flush=True)\nwhile True: pass"
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            yield
+            other.kill()
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are bound to a processor")
+@pytest.mark.parametrize("polled", [1_000_000], indirect=True)
+def test_whoever_spins_in_a_crowd_leaves_it_for_a_while(polled: Polled, crowd: None) -> None:
+    def spins(milliseconds: int) -> int:
+        """A wait for what is there, and one in vain, which spins if the first one was short."""
+        os.write(polled.write, b"!")
+        assert polled.ready(20) == {polled.read}
+        os.read(polled.read, 1)
+        assert polled.ready(milliseconds) == set()
+        return polled.poller.spins
+
+    def left() -> bool:
+        """None of several waits spins, within a tenth of a second after one that did."""
+        began, before = time.monotonic(), polled.poller.spins
+        if spins(20) == before:
+            return False
+        many = [spins(1) for _ in range(5)]
+        if time.monotonic() - began > 0.1:
+            return False
+        assert many == [before + 1] * 5
+        return True
+
+    eventually(left, 30)
 
 
 def readable(poller: Poller) -> set[int]:
