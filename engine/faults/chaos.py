@@ -311,7 +311,8 @@ class Chaos:
                 if monotonic() > deadline:
                     raise Violation(
                         f"{changes.name} was told nothing after revision {changes.revision} for "
-                        f"{self._patience():.0f} s, and {written} was acknowledged."
+                        f"{self._patience():.0f} s, and {written} was acknowledged; "
+                        f"{self._picture()}."
                     )
                 Event().wait(LOOK_SECONDS / 10)
 
@@ -369,7 +370,7 @@ class Chaos:
         told = self.group.statuses(self.nemesis.members)
         return "; ".join(
             f"{name}: {s.role} of term {s.term}, applied {s.applied} of {s.last}, "
-            f"revision {s.commands}, digest {s.digest:08x}"
+            f"revision {s.commands}, digest {s.digest:08x}, {dict(s.figures)['watchers']} watchers"
             for name, s in told.items()
         )
 
