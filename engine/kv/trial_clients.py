@@ -62,6 +62,8 @@ class Lane:
         self.wanted: Wanted | None = None
         self.ticket: Ticket | None = None
         self.called: Nanos = 0
+        self.led = False
+        """Somebody had led when it was asked: of the wait for the first leader it is no part."""
         self.floor = 0
 
 
@@ -100,6 +102,7 @@ class Customer:
         now = self.cluster.timeline.now
         plan = wanted.plan
         lane.wanted, lane.called, lane.floor = wanted, now, self.cluster.books.acknowledged
+        lane.led = self.cluster.seen["led"] > 0
         self.cluster.timeline.note(self.name, "asks", lane.name, wanted.kind, plan.command)
         if wanted.key:
             self.cluster.history.call(now, lane.name, wanted.kind, wanted.key, wanted.argument)
@@ -231,6 +234,7 @@ class Customer:
         except OutcomeUnknown as error:
             self._told(lane, "unknown", error)
             cluster.seen["unknown"] += 1
+            cluster.seen["unknown, and led"] += lane.led
             if wanted.key:
                 cluster.history.abandon(lane.name)
             if wanted.about == TXN:
