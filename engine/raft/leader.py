@@ -348,7 +348,7 @@ class Leader(Role):
         elif progress.state == STREAM:
             while self.may_stream(progress) and not self.thrift.spares(member, progress):
                 self._send(member, progress)
-        elif not progress.paused or due:
+        elif not progress.paused or raft.now >= self._piece_at(progress):
             self._send_piece(member, progress)
         silent = progress.sent != raft.now
         if (silent and (due or self._notice(progress))) or self.reads.due(progress):
@@ -406,6 +406,10 @@ class Leader(Role):
 
     # --- snapshots -------------------------------------------------------------------------------
 
+    def _piece_at(self, progress: Progress) -> Nanos:
+        """From when on an unanswered piece may be lost, whatever else is said meanwhile."""
+        return progress.pieced + self.raft.settings.timing.heartbeat
+
     def _send_piece(self, member: int, progress: Progress) -> None:
         raft, link = self.raft, self.raft.link(member)
         kept = raft.snapshots.find(progress.snapshot)
@@ -418,7 +422,7 @@ class Leader(Role):
         )
         assert link is not None
         raft.say_now(link, WithPiece(message, min(raft.settings.chunk_bytes, kept.size - offset)))
-        progress.paused, progress.sent = True, raft.now
+        progress.paused, progress.sent, progress.pieced = True, raft.now, raft.now
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -427,6 +431,8 @@ class Leader(Role):
         heartbeat = raft.settings.timing.heartbeat
         for progress in self.progress.values():
             due = progress.sent + heartbeat
+            if progress.state == SNAPSHOT:
+                due = self._piece_at(progress)
             if self._untold(progress):
                 due = progress.sent + heartbeat // NOTICE
             wake_at = min(wake_at, due)

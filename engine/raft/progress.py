@@ -30,6 +30,7 @@ class Progress:
         "next",
         "offset",
         "paused",
+        "pieced",
         "round",
         "sent",
         "snapshot",
@@ -55,6 +56,8 @@ class Progress:
         """When it was last sent anything."""
         self.paused = False
         """It was probed, or given a piece, and has not answered."""
+        self.pieced = self.sent
+        """When it was last sent a piece of a snapshot."""
         self.in_flight: deque[tuple[int, Nanos]] = deque()
         """Messages with entries: (last index, when sent)."""
         self.trip: Nanos = 0

@@ -188,7 +188,8 @@ class RaftServer(Server):
         need = sum(map(_bytes_to_write, heard))
         if need and self._room and not self.log.prepare(need + STATE_BYTES):
             self._room, self._refused = False, need + STATE_BYTES
-            return [Room(False), *heard]  # it is refused, rather than half done
+            rest = [event for event in heard if type(event) is not Room]  # which was for less
+            return [Room(False), *rest]  # it is refused, rather than half done
         return heard
 
     def _room_news(self) -> list[Any]:

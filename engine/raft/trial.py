@@ -35,7 +35,8 @@ from engine.storage.entries import Base, State
 from engine.storage.log import Log, LogSettings
 
 AGAIN = 0.3
-"""How many pieces of snapshots come once more when much has changed, in seeds with accidents."""
+"""How many pieces of snapshots come once more when much has changed, or in the calm never, in seeds
+with accidents."""
 CALM: Nanos = 3 * SECOND
 """Accidents end here; later if elections take longer."""
 SHORT_REIGNS = 0.4
@@ -273,6 +274,7 @@ class RaftCluster(PlannedCluster):
     def begin_clients(self) -> None:
         for client in range(self.plan["clients"]):
             self.timeline.after(self.timeline.rng.randrange(200 * MILLISECOND), self._ask, client)
+        self.timeline.after(self.calm_at, self._read_on)
 
     def _ask(self, client: int) -> None:
         """Something of whoever seems to lead, or of anybody; what becomes of it is seen later."""
@@ -290,6 +292,13 @@ class RaftCluster(PlannedCluster):
             self.read_at(node, client)
         else:
             self.propose_to(node, client, b"%d.%d" % (client, self._context))
+
+    def _read_on(self) -> None:
+        """Reads go on in the calm: what waits until a leader is silent must not wait for ever."""
+        leader = self.leader()
+        if leader is not None:
+            self.read_at(leader, 0)
+        self.timeline.after(self.plan["timing"].heartbeat // 4, self._read_on)
 
     def propose_to(self, node: Node, client: int, body: bytes) -> int:
         self._context += 1

@@ -141,14 +141,17 @@ class Node(Process):
     def send(self, sends: Iterable[Send]) -> None:
         for send in sends:
             self.cluster.judge.said(self, send.message)
-            self.cluster.send(self, send.link, send.message)
-            if type(send.message) is InstallSnapshot:
-                self._maybe_again(send)
+            if type(send.message) is not InstallSnapshot or self._arrives(send):
+                self.cluster.send(self, send.link, send.message)
 
-    def _maybe_again(self, send: Send) -> None:
-        timeline = self.cluster.timeline
-        if timeline.chance(self.cluster.plan["again"]):
-            timeline.after(timeline.spread(LATE), self.cluster.send, self, *send)
+    def _arrives(self, piece: Send) -> bool:
+        """Some come again when much has changed. In the calm, which loses nothing else, some are
+        lost: they have to be said again, whatever else is said meanwhile."""
+        timeline, calm = self.cluster.timeline, self.cluster.calm
+        unlike = timeline.chance(self.cluster.plan["again"])
+        if unlike and not calm:
+            timeline.after(timeline.spread(LATE), self.cluster.send, self, *piece)
+        return not (unlike and calm)
 
     def write(self, group: Sequence[Write]) -> int:
         records = [write.record for write in group]

@@ -343,17 +343,18 @@ class Log:
 
     @property
     def untold(self) -> bool:
-        """All is durable, and nothing in the log says so of its last batch."""
-        return self._durable >= self._batch_end > self._told
+        """More is durable than anything in the log says."""
+        return self._durable > self._told
 
     def tell(self) -> None:
-        """If nothing was appended since all became durable, write a small record, un-synced, that
-        says so: should the process be killed now, damage to its last batch can still be told from a
-        torn one. To be called before anybody hears what that batch promises. OSError.
+        """If nothing was appended since more became durable, write a small record, un-synced, that
+        says so: should the process be killed now, damage to a batch can still be told from a torn
+        one. To be called before anybody hears what that batch promises. OSError.
         """
         if not self.untold:
             return
         with self._lock:
+            self.flush()
             told = tuple(dict.fromkeys((*self._batch, *self._before)))
             size = STATE_BYTES * len(told)
             rest = self._active.limit - self._end - size

@@ -116,6 +116,18 @@ def test_a_batch_that_has_no_room_is_refused_before_it_is_half_written(whose: st
     assert one.raft.log.last == leader(cluster).raft.log.last > behind
 
 
+def test_room_that_was_for_less_is_not_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is space again for what was refused, and in the same turn comes more than that."""
+    server = leader(group(3)).server
+    body = bytes(300)
+    ask = Propose(77, ((crc32c(body), body),) * 20)
+    server._room, server._refused, server._look_at_room = False, 100, True
+    monkeypatch.setattr(server.log, "room", lambda: server.limits.reserve + 1)
+    monkeypatch.setattr(server.log, "prepare", lambda size: size <= 100)
+    assert RaftServer.sift(server, [ask]) == [Room(False), ask]
+    assert not server._room
+
+
 def wait(cluster: RaftCluster, nanoseconds: int) -> None:
     until = cluster.timeline.now + nanoseconds
     while cluster.timeline.now < until:

@@ -24,6 +24,7 @@ RAFT = {
     "next_index_underflows": 10,
     "no_previous_term_check": 5,
     "no_up_to_date_check": 5,
+    "piece_waits_for_silence": 12,
     "read_confirmed_by_the_past": 0,
     "read_without_quorum": 4,
     "removed_leader_counts_itself": 7,

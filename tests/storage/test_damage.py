@@ -140,6 +140,24 @@ def test_every_flipped_bit_of_what_was_durable_is_told() -> None:
     assert seen["harmless"] > 0
 
 
+def test_damage_is_told_while_the_next_batch_is_on_its_way() -> None:
+    """A batch that was durable, behind which another one was written before that was known."""
+    folder = Memory()
+    log = opened(folder)
+    first = log.append([Append(1, 1, (entry(1, b"first"),))])
+    log.sync()
+    log.append([Append(1, 2, (entry(1, b"second"),))], later=True)
+    log.settle(first, tell=False)
+    log.tell()
+    left = folder.copy()
+    data = left.files[log._active.name].data
+    data[bytes(data).index(b"first")] ^= 1
+    recovered = opened(left).recovered[1]
+    assert recovered.terms == []
+    assert recovered.lost is not None
+    assert recovered.lost >= Position(1, 1)
+
+
 def test_a_torn_last_batch_is_no_damage() -> None:
     """A flip in a batch that no watermark covers may be a torn write: it is dropped."""
     folder = Memory()
