@@ -223,7 +223,7 @@ class Leader(Role):
             return
         kind = type(message)
         if kind is AppendReply:
-            progress.heard = self.raft.now
+            progress.heard, progress.repeats = self.raft.now, 0
             progress.round = max(progress.round, message.round)
             progress.full = message.full
             self._take_reply(progress, message)
@@ -348,7 +348,7 @@ class Leader(Role):
         elif progress.state == STREAM:
             while self.may_stream(progress) and not self.thrift.spares(member, progress):
                 self._send(member, progress)
-        elif not progress.paused or raft.now >= self._piece_at(progress):
+        elif not progress.paused or raft.now >= progress.piece_at(raft.settings.timing.heartbeat):
             self._send_piece(member, progress)
         silent = progress.sent != raft.now
         if (silent and (due or self._notice(progress))) or self.reads.due(progress):
@@ -406,23 +406,19 @@ class Leader(Role):
 
     # --- snapshots -------------------------------------------------------------------------------
 
-    def _piece_at(self, progress: Progress) -> Nanos:
-        """From when on an unanswered piece may be lost, whatever else is said meanwhile."""
-        return progress.pieced + self.raft.settings.timing.heartbeat
-
     def _send_piece(self, member: int, progress: Progress) -> None:
         raft, link = self.raft, self.raft.link(member)
         kept = raft.snapshots.find(progress.snapshot)
         if kept is None:  # there are newer ones
             kept = raft.snapshots.kept[0]
-            progress.snapshot, progress.offset = kept.last, 0
+            progress.begin_snapshot(kept.last)
         offset = min(progress.offset, kept.size)
         message = InstallSnapshot(
             raft.term, raft.me, member, kept.last, kept.term, kept.size, offset, b""
         )
         assert link is not None
         raft.say_now(link, WithPiece(message, min(raft.settings.chunk_bytes, kept.size - offset)))
-        progress.paused, progress.sent, progress.pieced = True, raft.now, raft.now
+        progress.gave_piece(raft.now)
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -432,7 +428,7 @@ class Leader(Role):
         for progress in self.progress.values():
             due = progress.sent + heartbeat
             if progress.state == SNAPSHOT:
-                due = self._piece_at(progress)
+                due = min(due, progress.piece_at(heartbeat))
             if self._untold(progress):
                 due = progress.sent + heartbeat // NOTICE
             wake_at = min(wake_at, due)

@@ -15,6 +15,8 @@ from collections import deque
 from engine.contract import Nanos
 
 PROBE, STREAM, SNAPSHOT = "probe", "stream", "snapshot"
+REPEATS_MAX = 4
+"""A piece of a snapshot comes again after the time of a heartbeat, then of two, of 16 at most."""
 
 
 class Progress:
@@ -31,6 +33,7 @@ class Progress:
         "offset",
         "paused",
         "pieced",
+        "repeats",
         "round",
         "sent",
         "snapshot",
@@ -58,6 +61,8 @@ class Progress:
         """It was probed, or given a piece, and has not answered."""
         self.pieced = self.sent
         """When it was last sent a piece of a snapshot."""
+        self.repeats = 0
+        """How often that had been sent before; 0 when anything is answered: the way is free."""
         self.in_flight: deque[tuple[int, Nanos]] = deque()
         """Messages with entries: (last index, when sent)."""
         self.trip: Nanos = 0
@@ -88,6 +93,17 @@ class Progress:
         self.state, self.snapshot, self.offset = SNAPSHOT, last, 0
         self.paused = False
         self.in_flight.clear()
+
+    def gave_piece(self, now: Nanos) -> None:
+        """It was sent one, maybe again."""
+        self.repeats = self.repeats + 1 if self.paused else 0
+        self.paused, self.sent, self.pieced = True, now, now
+
+    def piece_at(self, heartbeat: Nanos) -> Nanos:
+        """From when on an unanswered piece is taken for lost, whatever else was said meanwhile.
+        Later each time that nothing at all is answered: where the way is narrow ever more copies
+        would be on it."""
+        return self.pieced + (heartbeat << min(self.repeats, REPEATS_MAX))
 
     def window(self, disk: Nanos, most: int) -> int:
         """Messages with entries that may be on their way, if a disk takes so long."""

@@ -297,7 +297,7 @@ def _all_is_torn(_: Any) -> Any:
 def _piece_waits(_: Any) -> Any:
     """A piece that was lost is said again when nothing else was said for a heartbeat's time."""
 
-    return lambda self, progress: progress.sent + self.raft.settings.timing.heartbeat
+    return lambda self, heartbeat: self.sent + heartbeat
 
 
 # --- reads ---------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ BUGS: dict[str, tuple[Patch, ...]] = {
     "heartbeat_of_the_past": (Patch(Raft, "_answer_the_past", _hears_the_past),),
     "vote_forgotten_when_given": (Patch(Votes, "_grant", _vote_again),),
     "next_index_underflows": (Patch(Progress, "probe", _next_underflows),),
-    "piece_waits_for_silence": (Patch(Leader, "_piece_at", _piece_waits),),
+    "piece_waits_for_silence": (Patch(Progress, "piece_at", _piece_waits),),
     "snapshot_off_by_one": (Patch(RaftServer, "_covers", _off_by_one),),
     "snapshot_without_members": (Patch(RaftServer, "_covers", _without_members),),
     "log_kept_after_install": (Patch(Raft, "restart_log", _log_not_truncated),),

@@ -76,7 +76,7 @@ SET_ASIDE = {
     Follower: "raft deadline",
     Candidate: "raft transferred deadline _ask_at",
     Leader: "raft reads thrift successor _handing_until _handed _quorum_at _moved",
-    Progress: "round asked heard sent pieced trip snapshot offset full",
+    Progress: "round asked heard sent pieced repeats trip snapshot offset full",
     Reads: "round _leader _waiting _asked _index",
 }
 """Those that are the same in every turn, or tell the time, or are empty between turns."""

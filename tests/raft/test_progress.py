@@ -49,6 +49,21 @@ def test_an_answer_beyond_what_was_sent_takes_next_along() -> None:
     assert (progress.match, progress.next) == (9, 10)
 
 
+def test_an_unanswered_piece_comes_again_later_each_time() -> None:
+    progress = Progress(10, 0)
+    progress.begin_snapshot(9)
+    now, waits = 0, []
+    for _ in range(7):
+        progress.gave_piece(now)
+        waits.append((progress.piece_at(40 * MS) - now) // MS)
+        now = progress.piece_at(40 * MS)
+        progress.sent = now  # what else is said does not count
+    assert waits == [40, 80, 160, 320, 640, 640, 640]
+    progress.paused = False  # it was answered
+    progress.gave_piece(now)
+    assert progress.piece_at(40 * MS) == now + 40 * MS
+
+
 def test_a_probe_never_asks_about_what_is_known() -> None:
     progress = streaming((15, 0))
     progress.paused = True
