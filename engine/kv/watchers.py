@@ -33,7 +33,7 @@ WATCHES_MAX = 100_000
 """Of one link."""
 PENDING_MAX = 1 << 16
 """Events that wait to be told. While there are more no others are looked at."""
-STEPS_MAX = 20_000
+STEPS_MAX = 8_000
 """Of one turn."""
 LOOK, BEGIN, TELL, LEAVE = 2, 20, 100, 5
 """Steps for an event that is laid before somebody, or looked at for one; for a watcher that begins;
