@@ -1,6 +1,6 @@
 /* A closed loop of clients that is never the bottleneck: each keeps one request outstanding.
  *
- *     load LIBZMQ PROTOCOL ADDRESS CONNECTIONS CLIENTS SECONDS BYTES
+ *     load PROTOCOL ADDRESS CONNECTIONS CLIENTS SECONDS BYTES
  *
  * PROTOCOL is `engine` (a replica's clients' endpoint: it greets, then submits commands of BYTES),
  * `bare` (the loop of the limit: msgpack [1, number, key of 16, value of BYTES - 16] and no greeting),
@@ -8,25 +8,14 @@
  * BYTES; each client has a session of its own; of a mix one in ten is a put), or `fill`, which puts
  * every key once and takes as long as that takes. What the clients of one connection ask at the
  * same moment shares a frame, as in `engine.kv.client`. `load_cores` is what the load itself used.
- * One JSON object on stdout. LIBZMQ is the library that pyzmq brings, so no headers are needed.
+ * One JSON object on stdout. It speaks ZMTP itself (`zmtp.h`), as the load of Redis speaks RESP.
  */
-#include <dlfcn.h>
-#include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
-enum { ROUTER = 6, DESCRIPTOR = 14, EVENTS = 15, LINGER = 17, SNDHWM = 23, RCVHWM = 24 };
-enum { MANDATORY = 33, NEXT_NAME = 61, DONTWAIT = 1, MORE = 2, READABLE = 1, WAIT_MS = 5000 };
-enum { PROBE = 7 }; /* a kind of message: whether we are still here */
+#include "zmtp.h"
 
-static void *(*ctx_new)(void), *(*socket_new)(void *, int);
-static int (*setsockopt_)(void *, int, const void *, size_t), (*connect_)(void *, const char *);
-static int (*send_)(void *, const void *, size_t, int), (*recv_)(void *, void *, size_t, int);
-static int (*getsockopt_)(void *, int, void *, size_t *);
+enum { PROBE = 7 }; /* a kind of message: whether we are still here */
 
 static double now(void) {
     struct timespec t;
@@ -41,15 +30,6 @@ static double processor(void) {
     return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
-static int die(const char *why) {
-    fprintf(stderr, "load: %s\n", why);
-    exit(1);
-}
-
-static void big(uint8_t *at, uint64_t value, int bytes) {
-    for (int i = bytes - 1; i >= 0; i--, value >>= 8) at[i] = (uint8_t)value;
-}
-
 /* msgpack: an unsigned number, or the length of an array. */
 static const uint8_t *number(const uint8_t *at, uint64_t *value) {
     uint8_t byte = *at++;
@@ -58,7 +38,7 @@ static const uint8_t *number(const uint8_t *at, uint64_t *value) {
     if (byte >= 0x90 && byte < 0xa0) return *value = byte & 15, at;
     if (byte >= 0xcc && byte <= 0xcf) bytes = 1 << (byte - 0xcc);
     else if (byte == 0xdc || byte == 0xdd) bytes = byte == 0xdc ? 2 : 4;
-    else die("an answer that is not understood");
+    else zmtp_die("an answer that is not understood");
     for (*value = 0; bytes; bytes--) *value = *value << 8 | *at++;
     return at;
 }
@@ -69,8 +49,6 @@ static int engine, store, clients, connections;
 static size_t size;
 static uint8_t *frame, (*header)[28];
 static size_t length, id_at;
-static void *router; /* all connections are its, so that one descriptor tells of all answers */
-static struct pollfd bell;
 static double *began, *took;
 static long done, taken, room, filled;
 
@@ -97,59 +75,40 @@ static uint8_t *put_request(uint8_t *at, int client, int how) {
     chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
     if (how == WRITE) {
         *at++ = 0x96, *at++ = 0xc4, *at++ = 16, memcpy(at, session[client], 16), at += 16;
-        *at++ = 0xcf, big(at, ++sequence[client], 8), at += 8;
+        *at++ = 0xcf, zmtp_big(at, ++sequence[client], 8), at += 8;
         *at++ = 2;
     } else {
         *at++ = 0x92, *at++ = 32;
     }
     *at++ = 0xc4, *at++ = 16, memcpy(at, "key-", 4), at += 4;
     at += sprintf((char *)at, "%012d", (int)((store == FILL ? (uint64_t)filled++ : chance) % KEYS));
-    if (how == WRITE) *at++ = 0xc5, big(at, size, 2), at += 2, memset(at, 7, size), at += size, *at++ = 0;
+    if (how == READ) return at;
+    *at++ = 0xc5, zmtp_big(at, size, 2), at += 2, memset(at, 7, size), at += size, *at++ = 0;
     return at;
 }
 
-/* What a connection is called here; those whose name begins with 0 are named by the library. */
-enum { NAME = 5 };
-
-static uint8_t *name_of(int connection) {
-    static uint8_t name[NAME] = "c";
-    big(name + 1, (uint64_t)connection, 4);
-    return name;
-}
-
-static void say(int connection, const void *what, size_t bytes) {
-    int error = send_(router, name_of(connection), NAME, MORE);
-    if (error < 0 || send_(router, what, bytes, 0) < 0) die("a request was not taken");
-}
-
-/* How many bytes of whose, and -1 if nothing is there. */
-static int hear(void *what, size_t bytes, int *connection) {
-    uint8_t name[NAME];
-    int got = recv_(router, name, NAME, DONTWAIT);
-    if (got < 0) return -1;
-    if (got != NAME || *name != 'c') die("an answer of somebody else");
-    *connection = name[1] << 24 | name[2] << 16 | name[3] << 8 | name[4];
-    return recv_(router, what, bytes, 0);
+static void say(int connection, uint8_t *what, size_t bytes) {
+    zmtp_say(&zmtp_lines[connection], what, bytes, 0);
 }
 
 /* All that one connection asks, or as much of it as a frame takes. */
 static void send_frame(int connection, int how) {
-    static uint8_t out[FRAME_BYTES];
+    static uint8_t room_of_head[ZMTP_HEAD + FRAME_BYTES], *out = room_of_head + ZMTP_HEAD;
     size_t most = (FRAME_BYTES - 256) / (size + 128);
     int many = asked[connection][how].many, client = asked[connection][how].first;
     if (many > SHARED_MOST) many = SHARED_MOST;
     if ((size_t)many > most) many = (int)most;
     uint8_t *at = out + 28, *count, *from;
     *at++ = 0x92, *at++ = how == READ, *at++ = 0xc6, count = at, at += 4, from = at;
-    *at++ = 0xdc, big(at, (uint64_t)many + 1, 2), at += 2;
-    *at++ = 0xcf, big(at, (uint64_t)client, 8), at += 8;
+    *at++ = 0xdc, zmtp_big(at, (uint64_t)many + 1, 2), at += 2;
+    *at++ = 0xcf, zmtp_big(at, (uint64_t)client, 8), at += 8;
     for (int n = 1;; n++, client = next_of[client]) {
         at = put_request(at, client, how);
         if (n == many) break;
     }
     asked[connection][how].first = next_of[client], asked[connection][how].many -= many;
     next_of[client] = NOBODY;
-    big(count, (uint64_t)(at - from), 4);
+    zmtp_big(count, (uint64_t)(at - from), 4);
     memcpy(out, header[connection], 24);
     uint32_t bytes = (uint32_t)(at - out - 28);
     memcpy(out + 24, &bytes, 4);
@@ -168,7 +127,7 @@ static void ask(int client) {
     }
     int at = client % connections;
     if (engine) memcpy(frame, header[at], 28);
-    big(frame + id_at, (uint64_t)client, 8);
+    zmtp_big(frame + id_at, (uint64_t)client, 8);
     began[client] = now();
     say(at, frame, length);
 }
@@ -195,7 +154,7 @@ static const uint8_t *over(const uint8_t *at) {
     uint64_t bytes = 0;
     if (byte < 0x80 || byte == 0xc0 || byte >= 0xe0) return at + 1;
     if (byte >= 0xcc && byte <= 0xcf) return at + 1 + (1 << (byte - 0xcc));
-    if (byte < 0xc4 || byte > 0xc6) die("an outcome that is not understood");
+    if (byte < 0xc4 || byte > 0xc6) zmtp_die("an outcome that is not understood");
     for (int wide = 1 << (byte - 0xc4); wide; wide--) bytes = bytes << 8 | *++at;
     return at + 1 + bytes;
 }
@@ -207,7 +166,7 @@ static void took_frames(const uint8_t *at) {
     at = number(at, &value);
     at = number(at, &frames);
     while (frames--) {
-        if (*at < 0xc4 || *at > 0xc6) die("no frame");
+        if (*at < 0xc4 || *at > 0xc6) zmtp_die("no frame");
         at += 1 + (1 << (*at - 0xc4));
         at = number(at, &count);
         at = number(at, &value);
@@ -215,12 +174,12 @@ static void took_frames(const uint8_t *at) {
         for (; --count; client = then) {
             at = number(at, &fields);
             if (client == NOBODY || fields < 2 || *at) /* every key is there */
-                die("a request was refused, or a key is not there");
+                zmtp_die("a request was refused, or a key is not there");
             while (fields--) at = over(at);
             then = next_of[client];
             answered((uint64_t)client);
         }
-        if (client != NOBODY) die("a request has no outcome");
+        if (client != NOBODY) zmtp_die("a request has no outcome");
     }
 }
 
@@ -236,10 +195,10 @@ static void take(const uint8_t *at, int bytes) {
     if (at[5] == 146) rejected(at + 28, bytes - 28);
     if (store) {
         if (at[5] == 161) took_frames(at + 28);
-        else die("an answer of another kind");
+        else zmtp_die("an answer of another kind");
         return;
     }
-    if (at[5] != 145) die("an answer of another kind");
+    if (at[5] != 145) zmtp_die("an answer of another kind");
     at = number(at + 28, &count);
     at = number(at, &value); /* who answers */
     at = number(at, &pairs);
@@ -256,54 +215,40 @@ static int ascending(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static int option(int which) {
-    int value = 0;
-    size_t bytes = sizeof value;
-    if (getsockopt_(router, which, &value, &bytes)) die("a socket that does not say how it is");
-    return value;
-}
-
-/* Until something can be received. */
-static void await(void) {
-    for (double begin = now(); !(option(EVENTS) & READABLE);) {
-        if (poll(&bell, 1, WAIT_MS) < 0) die("no poll");
-        if (now() - begin > WAIT_MS / 1e3) die("no answer for five seconds");
-    }
+/* All that one connection has heard, and what its clients ask then. */
+static void hear(zmtp_line *from) {
+    const uint8_t *answer;
+    size_t bytes;
+    zmtp_read(from);
+    while ((answer = zmtp_hear(from, &bytes))) take(answer, (int)bytes);
+    if (store) send_store((int)(from - zmtp_lines));
 }
 
 /* Say hello, and keep the header that the welcome came with: cluster and link. */
 static void greet(int at) {
-    static uint8_t answer[4096];
-    uint8_t hello[64] = "ENGW\1\1";
+    zmtp_line *line = &zmtp_lines[at];
+    uint8_t room_of_head[ZMTP_HEAD + 64] = {0}, *hello = room_of_head + ZMTP_HEAD;
     uint8_t *body = hello + 28, *end = body;
+    memcpy(hello, "ENGW\1\1", 6);
     memcpy(end, "\x94\xa6" "client\xff\0\xc4\x10", 12), end += 12; /* role, node -1, incarnation 0 */
     for (int i = 0; i < 16; i++) *end++ = (uint8_t)(rand() >> 7);
     uint32_t bytes = (uint32_t)(end - body);
     memcpy(hello + 24, &bytes, 4);
     say(at, hello, 28 + bytes);
-    int whose, got;
-    do { /* others may be asked meanwhile whether they are still here */
-        await();
-        got = hear(answer, sizeof answer, &whose);
+    const uint8_t *answer;
+    size_t got;
+    do { /* it may be asked whether we are still here */
+        while (!(answer = zmtp_hear(line, &got))) zmtp_read(line);
     } while (got >= 28 && answer[5] == PROBE);
-    if (got < 28 || whose != at || answer[5] != 4) die("not welcome");
+    if (got < 28 || answer[5] != 4) zmtp_die("not welcome");
     memcpy(header[at], answer, 28);
     header[at][5] = store ? 160 : 144;
     bytes = (uint32_t)(length - 28);
     memcpy(header[at] + 24, &bytes, 4);
 }
 
-static void load_library(const char *path) {
-    void *library = dlopen(path, RTLD_NOW);
-    if (!library) die(dlerror());
-    ctx_new = dlsym(library, "zmq_ctx_new"), socket_new = dlsym(library, "zmq_socket");
-    setsockopt_ = dlsym(library, "zmq_setsockopt"), connect_ = dlsym(library, "zmq_connect");
-    send_ = dlsym(library, "zmq_send"), recv_ = dlsym(library, "zmq_recv");
-    getsockopt_ = dlsym(library, "zmq_getsockopt");
-}
-
 static void make_request(void) {
-    frame = calloc(1, size + 64);
+    frame = (uint8_t *)calloc(1, ZMTP_HEAD + size + 64) + ZMTP_HEAD;
     uint8_t *at = frame + (engine ? 28 : 0);
     *at++ = engine ? 0x92 : 0x94;
     if (!engine) *at++ = 1;
@@ -313,20 +258,19 @@ static void make_request(void) {
         memcpy(at, "\xc4\x10" "k00000000000000x", 18), at += 18;
         size -= 16;
     }
-    *at++ = 0xc5, big(at, size, 2), at += 2;
+    *at++ = 0xc5, zmtp_big(at, size, 2), at += 2;
     memset(at, 7, size), at += size;
     length = (size_t)(at - frame);
 }
 
 int main(int count, char **argument) {
-    if (count != 8) die("load LIBZMQ PROTOCOL ADDRESS CONNECTIONS CLIENTS SECONDS BYTES");
-    load_library(argument[1]);
-    store = !strcmp(argument[2], "put") ? PUT : !strcmp(argument[2], "get") ? GET
-          : !strcmp(argument[2], "mix") ? MIX : !strcmp(argument[2], "fill") ? FILL : 0;
-    engine = store || !strcmp(argument[2], "engine");
-    connections = atoi(argument[4]), clients = atoi(argument[5]);
-    double seconds = atof(argument[6]);
-    size = (size_t)atol(argument[7]);
+    if (count != 7) zmtp_die("load PROTOCOL ADDRESS CONNECTIONS CLIENTS SECONDS BYTES");
+    store = !strcmp(argument[1], "put") ? PUT : !strcmp(argument[1], "get") ? GET
+          : !strcmp(argument[1], "mix") ? MIX : !strcmp(argument[1], "fill") ? FILL : 0;
+    engine = store || !strcmp(argument[1], "engine");
+    connections = atoi(argument[3]), clients = atoi(argument[4]);
+    double seconds = atof(argument[5]);
+    size = (size_t)atol(argument[6]);
     room = 1L << 23;
     took = malloc(sizeof *took * (size_t)room);
     began = calloc((size_t)clients, sizeof *began);
@@ -339,19 +283,11 @@ int main(int count, char **argument) {
     chance ^= (uint64_t)time(NULL) << 20 ^ (uint64_t)clients;
     for (int client = 0; client < clients; client++)
         for (int i = 8; i < 16; i++) session[client][i] = (uint8_t)(rand() >> 7);
-    int zero = 0, one = 1;
-    router = socket_new(ctx_new(), ROUTER);
-    setsockopt_(router, SNDHWM, &zero, sizeof zero);
-    setsockopt_(router, RCVHWM, &zero, sizeof zero);
-    setsockopt_(router, LINGER, &zero, sizeof zero);
-    setsockopt_(router, MANDATORY, &one, sizeof one);
-    bell = (struct pollfd){option(DESCRIPTOR), POLLIN, 0};
+    zmtp_open(connections);
     for (int at = 0; at < connections; at++) {
-        setsockopt_(router, NEXT_NAME, name_of(at), NAME);
-        if (connect_(router, argument[3])) die("an address that cannot be dialed");
+        zmtp_dial(&zmtp_lines[at], argument[2]);
         if (engine) greet(at);
     }
-    static uint8_t answer[1 << 20];
     double begin = now(), end = begin + seconds, warm = begin + seconds / 10, counted = 0, used = 0;
     long before = 0;
     for (int client = 0; client < clients; client++) ask(client);
@@ -360,16 +296,14 @@ int main(int count, char **argument) {
         double at = now();
         if (!counted && at > warm) counted = at, before = done, taken = 0, used = processor();
         if (store == FILL ? done >= KEYS : at > end) break;
-        await();
-        for (int bytes, whose; (bytes = hear(answer, sizeof answer, &whose)) >= 0;) {
-            take(answer, bytes);
-            if (store) send_store(whose);
-        }
+        struct epoll_event ready[128];
+        int many = zmtp_await(ready, 128);
+        for (int i = 0; i < many; i++) hear(ready[i].data.ptr);
     }
     double wall = now() - counted;
     used = processor() - used;
     qsort(took, (size_t)taken, sizeof *took, ascending);
-    if (!taken) die("nothing was done");
+    if (!taken) zmtp_die("nothing was done");
     printf("{\"ops\": %.0f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"done\": %ld, "
            "\"load_cores\": %.3f}\n",
            (done - before) / wall, took[taken / 2] * 1e3, took[(long)(taken * .99)] * 1e3,

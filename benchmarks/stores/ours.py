@@ -23,7 +23,7 @@ class Ours(Store):
 
     @classmethod
     def build(cls, work: Path) -> Path:
-        return build_c(work / "load", HERE / "load.c", "-ldl")
+        return build_c(work / "load", HERE / "load.c")
 
     def start(self) -> None:
         self._engine("up", "--dir", str(self.folder), "--detach", "--json", "--no-restart")
@@ -48,7 +48,7 @@ class Ours(Store):
         return len(up) == 3 and len({one["applied"] for one in up}) == 1
 
     def command(self, protocol: str, sizes: Sequence[str]) -> list[str]:
-        return [str(self.load), library(), protocol, self.leader["client"], *sizes]
+        return [str(self.load), protocol, self.leader["client"], *sizes]
 
     @property
     def leader_pid(self) -> int:
@@ -56,11 +56,3 @@ class Ours(Store):
 
     def close(self) -> None:
         self._engine("down", "--dir", str(self.folder), "--json")
-
-
-def library() -> str:
-    """The libzmq that pyzmq brings, so that the load needs no headers and no package."""
-    import zmq
-
-    libraries = Path(zmq.__file__).parent.parent / "pyzmq.libs"
-    return next(str(path) for path in libraries.glob("libzmq*"))
