@@ -84,8 +84,8 @@ def throughput_lines(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield (
         "CPU: of all servers of a store, for an operation. Load: processor that the load itself "
         "used, and how much of the machine that is; **busy** is more than "
-        f"{LOAD_CORES_MAX:g} cores. Loads in Go may use more than one: busy says that the load took "
-        "from its servers, not that it was at its limit."
+        f"{LOAD_CORES_MAX:g} cores. Loads in Go may use more than one: busy says that the load "
+        "took from its servers, not that it was at its limit."
     )
 
 
