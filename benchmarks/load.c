@@ -277,7 +277,7 @@ int main(int count, char **argument) {
     header = calloc((size_t)connections, sizeof *header);
     asked = calloc((size_t)connections, sizeof *asked);
     next_of = calloc((size_t)clients, sizeof *next_of);
-    srand((unsigned)time(NULL) ^ (unsigned)clients << 16);
+    srand((unsigned)(now() * 1e6) ^ (unsigned)getpid() << 16); /* sessions of its own */
     make_request();
     session = calloc((size_t)clients, 16), sequence = calloc((size_t)clients, 8);
     chance ^= (uint64_t)time(NULL) << 20 ^ (uint64_t)clients;

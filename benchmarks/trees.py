@@ -63,8 +63,9 @@ def measure(options: argparse.Namespace, work: Path, load: Path) -> list[dict[st
                 turns: list[list[dict[str, float]]] = [[] for _ in stores]
                 for turn in range(options.rounds):
                     progress(f"{what}, {clients} clients: round {turn + 1}/{options.rounds}")
-                    for store, seen in zip(stores, turns, strict=True):
-                        seen.append(store.turn(what, clients, options.seconds))
+                    first = turn % len(stores)  # whoever comes after another finds its disk busy
+                    for at in (*range(first, len(stores)), *range(first)):
+                        turns[at].append(stores[at].turn(what, clients, options.seconds))
                 for checkout, seen in zip(options.checkouts, turns, strict=True):
                     row: dict[str, Any] = {"load": what, "clients": clients}
                     row["checkout"] = named(checkout)
