@@ -1,7 +1,7 @@
 """Crowds: a hundred thousand leases, and as many watches, and whether others notice.
 
     python benchmarks/crowds.py [--quick] [--leases 100000] [--watches 100000] [--lines 100]
-                                [--lanes 1,16] [--pace 20000] [--folder benchmarks/out]
+                                [--lanes 1,16] [--pace 20000] [--rounds 3] [--folder benchmarks/out]
 
 Three replicas on this machine, with their disks on a real one. A probe writes all the time, with
 one request outstanding and in a second series with 16, while
@@ -14,7 +14,9 @@ one request outstanding and in a second series with 16, while
 
 What is said of each phase: how long the probe's writes took, the longest time between two that
 were acknowledged, the leader's slow turns and the slowest of them, and how quick the crowd was.
-A stall is what the first phase, in which the probe is alone, does not have. No peer takes part yet.
+A stall is what the first phase, in which the probe is alone, does not have. With more than one
+round each figure is the median of the rounds, and the longest times of each are told besides: a
+disk that others use as well stalls now and then by itself. No peer takes part yet.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -44,7 +48,7 @@ ACTORS = HERE / "stores" / "crowd.py"
 IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 SLOW = re.compile(r"a turn took (\d+) ms")
 WRITTEN = 10_000
-ALONE, ALIVE, STILL = 3.0, 10.0, 3.0
+ALONE, ALIVE, STILL = 10.0, 10.0, 3.0
 """Seconds of the phases that last for a time."""
 COLUMNS = ("writes", "p50_ms", "p99_ms", "max_ms", "gap_ms", "slow_turns", "slowest_turn_ms")
 
@@ -118,7 +122,7 @@ class Series:
         self.group, self.lanes, self.options = group, lanes, options
         self.phases: list[dict[str, Any]] = []
         self.probe = Actor("probe", lanes, *group.endpoints)
-        time.sleep(ALONE)  # who leads in the beginning is not yet settled
+        time.sleep(STILL)  # who leads in the beginning is not yet settled
         group.find()
 
     def phase(self, name: str, during: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
@@ -271,8 +275,9 @@ class CrowdWorkload:
         """Requests are made by the crowd."""
 
     def execute(self) -> None:
-        for lanes in self.options.lanes:
-            group = Group(self.work / f"ours-{lanes}")
+        rounds = range(self.options.rounds)
+        for number, lanes in product(rounds, self.options.lanes):
+            group = Group(self.work / f"ours-{lanes}-{number}")
             try:
                 series = Series(group, lanes, self.options)
                 try:
@@ -288,10 +293,18 @@ class CrowdWorkload:
         return []
 
 
+def medians(phases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of the rounds, for each phase in its series."""
+    for phase, lanes in dict.fromkeys((row["phase"], row["lanes"]) for row in phases):
+        rows = [row for row in phases if (row["phase"], row["lanes"]) == (phase, lanes)]
+        found = {name: median([row[name] for row in rows]) for name in rows[0] if name != "phase"}
+        yield {**found, "phase": phase, "lanes": lanes, "gaps": [row["gap_ms"] for row in rows]}
+
+
 def show(phases: list[dict[str, Any]]) -> None:
     print("| phase | lanes | s | a second | writes | p50 ms | p99 ms | max ms | gap ms ", end="")
-    print("| slow turns | slowest ms |\n|" + "---|" * 11)
-    for row in phases:
+    print("| slow turns | slowest ms | each gap |\n|" + "---|" * 12)
+    for row in medians(phases):
         name = row["phase"]
         if "bytes_each" in row:
             name += f" ({row['bytes_each']:.0f} bytes each)"
@@ -302,6 +315,7 @@ def show(phases: list[dict[str, Any]]) -> None:
         for column in COLUMNS:
             value = row.get(column, "")
             cells.append(f"{value:.1f}" if isinstance(value, float) else f"{value}")
+        cells.append(" ".join([f"{gap:.0f}" for gap in row["gaps"]]))
         print("| " + " | ".join(cells) + " |")
 
 
@@ -320,6 +334,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
         "--pace", type=float, default=20_000.0, help="watches a second that begin, or end; 0: rush"
     )
     parser.add_argument("--lanes", type=counts, default=(1, 16), help="of the probe, by series")
+    parser.add_argument("--rounds", type=int, default=1, help="of all that")
     parser.add_argument("--folder", type=Path, default=HERE / "out", help="on a real disk")
     options = parser.parse_args(arguments)
     for name, quick, full in (("leases", 10_000, 100_000), ("watches", 10_000, 100_000)):

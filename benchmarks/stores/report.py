@@ -12,8 +12,8 @@ from stores.failover import GOALS as FAILOVER_GOALS
 
 PROTOCOLS = ("put", "get", "mix")
 GOALS: dict[str, dict[int, float]] = {
-    "put": {1: 1.1, 16: 2.0, 64: 3.0, 256: 4.5, 1000: 5.0},
-    "get": {64: 4.0, 1000: 10.0},
+    "put": {1: 1.15, 16: 2.5, 64: 4.0, 256: 7.0, 1000: 10.0},
+    "get": {64: 5.0, 1000: 15.0},
     "mix": {},
 }
 """Operations a second over those of etcd, by clients."""

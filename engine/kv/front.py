@@ -44,6 +44,9 @@ TICK: Nanos = SECOND // 20
 """From one entry that only expires what is due to the next."""
 HURRY: Nanos = SECOND // 200
 """The same, while more is due than one entry ends."""
+REST: Nanos = SECOND // 1000
+"""Between parts of what is told to many, while an entry or a round of reads is under way: the other
+replicas may need the processor for it."""
 
 STRAY: Nanos = SECOND
 """A replica that has known no leader for so long hears of nothing, and tells its watchers so. One
@@ -170,7 +173,8 @@ class StoreFront(Front):
         if self._reads and not self._reading:
             times.append(self.readers.until)
         if self.care.busy or self.watchers.busy:
-            times.append(0)
+            others = self._waiting or self._reading
+            times.append(self.replica.world.now() + REST if others else 0)
         due = self.machine.next_deadline()
         if due is not None and self._leads and not self._ticking and not self._waiting:
             _, began, at = self._since

@@ -7,15 +7,21 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import Protocol
 
 from engine.contract import Nanos, Server, World
 
-FULL_COLLECTION = 100
-"""Collections of the middle generation from one full one to the next, which is when a server has
-700,000 objects more. It stops for 20 ms where there are 300,000, as for a hundred thousand watches,
-and Python's own rule has it ten times while so many come."""
+LONG: Nanos = 8_000_000
+"""A full collection that may take longer, as where a hundred thousand watches are kept, is put off
+until what is new would take `GROWN` times as long as the last one: a server lets go of what it
+keeps without cycles, and to those of young objects Python sees all the same."""
+GROWN = 8
+LOOK_AFTER, LOOK_NANOS = 10, 4_000_000
+"""Collections of the middle generation from one look at the old objects to the next, as Python has
+it, and how much longer a full one takes by then: for 70,000 objects."""
+NEVER = 1 << 30
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,6 +35,42 @@ class WaitingWorld(World, Protocol):
 def new_incarnation() -> int:
     """Greater than that of any earlier life on this machine since it booted."""
     return monotonic_ns()
+
+
+class Collections:
+    """Sees to old objects, in place of Python's rule: `look` between turns, when it is `due`."""
+
+    def __init__(self, clock: Callable[[], Nanos] = monotonic_ns) -> None:
+        self._clock = clock
+        self._middle = 0
+        self._took: Nanos = 0
+        self._more: Nanos = 0
+
+    def __enter__(self) -> Collections:
+        gc.freeze()  # what is there by now stays for good, and need not be looked at again
+        self._before = gc.get_threshold()
+        gc.set_threshold(*self._before[:2], NEVER)
+        gc.callbacks.append(self._collected)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        gc.callbacks.remove(self._collected)
+        gc.set_threshold(*self._before)
+
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
+        self._middle += phase == "stop" and info["generation"] == 1
+
+    @property
+    def due(self) -> bool:
+        return self._middle >= LOOK_AFTER
+
+    def look(self) -> None:
+        self._middle = 0
+        self._more += LOOK_NANOS
+        if self._took + self._more <= LONG or self._more >= GROWN * self._took:
+            begin = self._clock()
+            gc.collect()
+            self._took, self._more = self._clock() - begin, 0
 
 
 def run(
@@ -45,10 +87,12 @@ def run(
             print(json.dumps({"address": address, "pid": os.getpid(), **more}), flush=True)
         else:
             print(f"engine: {what} at {address}", file=sys.stderr, flush=True)
-        gc.freeze()  # what is there by now stays for good, and need not be looked at again
-        gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION)
-        while not ended:
-            world.wait(server.turn())
+        with Collections() as collections:
+            while not ended:
+                wake_at = server.turn()
+                if collections.due:
+                    collections.look()
+                world.wait(wake_at)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

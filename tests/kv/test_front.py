@@ -7,9 +7,10 @@ from typing import Any
 import msgpack
 
 from engine.contract import Link
-from engine.kv.front import ALONE, STRAY, StoreFront
+from engine.kv.front import ALONE, REST, STRAY, StoreFront
 from engine.kv.machine import Machine
 from engine.kv.requests import ANSWERED, Watch
+from engine.raft.front import Waiting
 from engine.raft.requests import Rejected
 from engine.wire.envelope import BODY_MAX
 
@@ -100,3 +101,18 @@ def test_watchers_do_not_wait_where_nothing_is_heard() -> None:
     assert turn(120, 0) == []
     assert front.watchers.many == 1
     assert turn(126, 0) == away
+
+
+def test_who_has_much_to_tell_rests_while_others_are_needed() -> None:
+    """The other replicas need a processor for what is under way; nobody does for telling."""
+    front, replica = _front()
+    replica.world.time = 5
+    assert front.until is None
+    front.request(ONE, Watch(3, b"k", None, 0, 16))
+    assert front.watchers.busy
+    assert front.until == 0
+    front._waiting.append(Waiting(1, 1, []))
+    assert front.until == 5 + REST
+    front._waiting.clear()
+    front._reading = True
+    assert front.until == 5 + REST

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,7 +19,14 @@ import pytest
 from support import patience
 
 from engine.contract import Event, Nanos, Ready, Server
-from engine.runtime.service import new_incarnation, run
+from engine.runtime.service import (
+    GROWN,
+    LONG,
+    LOOK_NANOS,
+    Collections,
+    new_incarnation,
+    run,
+)
 from engine.runtime.world import WAIT_MS_MAX
 from engine.wire.endpoint import Dialer
 
@@ -236,3 +244,65 @@ def test_incarnations_grow() -> None:
     command = "from engine.runtime.service import new_incarnation as n; print(n())"
     later = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
     assert first < int(later.stdout) < new_incarnation()
+
+
+class Cycle:
+    """Not let go of by itself."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def _full() -> int:
+    return int(gc.get_stats()[2]["collections"])
+
+
+def _kept_for_long(many: int, collections: Collections) -> None:
+    """Cycles that are old when nobody wants them any more."""
+    for _ in range(0, many, 5000):
+        kept = [Cycle() for _ in range(5000)]
+        gc.collect(1)
+        gc.collect(1)
+        del kept
+        if collections.due:
+            collections.look()
+
+
+def _cycles() -> int:
+    return sum(type(one) is Cycle for one in gc.get_objects())
+
+
+def test_cycles_of_old_objects_do_not_pile_up() -> None:
+    with Collections() as collections:
+        full = _full()
+        _kept_for_long(400_000, collections)
+        assert _cycles() < 100_000
+        assert _full() > full
+
+
+def test_a_collection_that_takes_long_is_put_off() -> None:
+    """Until what it may let go of is a multiple of what it had to go through."""
+    times = count(0, 2 * LONG)
+    with Collections(lambda: next(times)) as collections:
+        full = _full()
+        collections.look()
+        looks = 2 * GROWN * LONG // LOOK_NANOS
+        for _ in range(looks - 1):
+            collections.look()
+        assert _full() == full + 1
+        collections.look()
+        assert _full() == full + 2
+
+
+def test_afterwards_python_does_as_before() -> None:
+    before, callbacks = gc.get_threshold(), list(gc.callbacks)
+    with Collections():
+        assert gc.get_threshold() != before
+    assert gc.get_threshold() == before
+    assert gc.callbacks == callbacks
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_frozen() -> Iterator[None]:
+    yield
+    gc.unfreeze()
