@@ -131,6 +131,10 @@ class MonitoredSocket:
     def close(self) -> None:
         if self.socket.closed:
             return
+        # Where connections came and went while nobody asked, the library waits to tell of it, and
+        # ends no monitor meanwhile.
+        while self._news.receive(NEWS_MAX, 1 << 20)[1]:
+            pass
         self.socket.disable_monitor()
         if self._own:
             self.context.destroy()
