@@ -143,7 +143,7 @@ CAUGHT: set[str] = set()
 
 
 def is_hunted(bug: str) -> bool:
-    """A sixth of the bugs, which the commit determines, is hunted with fresh seeds only; of the
+    """An eighth of the bugs, which the commit determines, is hunted with fresh seeds only; of the
     others the seed is tried first that has caught it before. In a soak all are hunted."""
     return dose(ci=(first_seed() + list(TRIAL.bugs).index(bug)) % 8 == 0, full=True)
 
