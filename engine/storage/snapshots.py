@@ -77,10 +77,11 @@ class Snapshots:
     def find(self) -> list[Snapshot]:
         """Those whose header verifies, newest first. OSError, RefusedError for another version.
 
-        Another thread may remove old ones meanwhile (`keep`).
+        Another thread may remove old ones meanwhile (`keep`), the oldest first: who opens the
+        newest first never finds one without those that followed it.
         """
         found = []
-        for name in self.directory.names():
+        for name in reversed(self.directory.names()):
             if name.startswith(self._prefix) and "." not in name:
                 try:
                     file = self.directory.open(name)
@@ -92,7 +93,7 @@ class Snapshots:
                         found.append(header)
                 finally:
                     file.close()
-        return sorted(found, key=lambda one: (one.last, one.term), reverse=True)
+        return found
 
     def verify(self, snapshot: Snapshot) -> bool:
         """Whether every byte is as it was written. OSError."""
@@ -142,13 +143,15 @@ class Snapshots:
 
         A damaged one that is newer stays: nothing here is so sure of itself.
         """
-        kept = 0
+        kept, old = 0, []
         for snapshot in self.find():
             if kept < count:
                 kept += snapshot.name in self._verified or self.verify(snapshot)
             else:
-                self._verified.discard(snapshot.name)
-                self.directory.remove(snapshot.name)
+                old.append(snapshot.name)
+        for name in reversed(old):
+            self._verified.discard(name)
+            self.directory.remove(name)
 
     def publish(self, private: str, file: File, last: int, term: int) -> Snapshot:
         """Verify a private file, make it durable and name it. DamagedData, OSError."""

@@ -200,6 +200,39 @@ def test_old_ones_may_go_while_others_look(tmp_path: Path) -> None:
     assert looks > 20
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_old_one_is_not_found_instead_of_what_followed_it(count: int) -> None:
+    """Whenever a newer one is written and old ones go, between any two steps of a look."""
+    for at in range(20):
+        folder = Memory()
+        snapshots, taker = Snapshots(folder, 1), Snapshots(folder, 1)
+        for last in range(1, 5):
+            write(taker, last)
+        steps: list[str] = []
+
+        def change(
+            operation: str,
+            name: str,
+            folder: Memory = folder,
+            taker: Snapshots = taker,
+            steps: list[str] = steps,
+            at: int = at,
+        ) -> None:
+            if len(steps) == at:
+                folder.hook = lambda operation, name: None
+                write(taker, 5)
+                taker.keep(count)
+            steps.append(operation)
+
+        folder.hook = change
+        found = snapshots.find()
+        assert not found or found[0].last >= 4
+        if len(steps) <= at:
+            break
+    else:
+        raise AssertionError("a look has more steps than were tried")
+
+
 def test_one_that_is_gone_is_not_found_nor_read() -> None:
     """What a look at the names told is not so any more when the file is opened."""
     folder = Memory()
