@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     ended_by = _end_with_signals(chaos)
     _progress(f"seed {settings.seed}, {settings.replicas} replicas, in {settings.folder}")
     well = chaos.run()
-    if ended_by:
+    if ended_by and well:
         raise Ended(ended_by[0])
     report = chaos.report()
     if flags.json:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -117,13 +119,7 @@ def test_nothing_is_broken_without_consent() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_ends_it_ends_all(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "engine_cmd.main", "chaos", "--dir", str(tmp_path / "run")]
-    with subprocess.Popen(
-        [*command, "--replicas", "3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        said = [process.stderr.readline() for _ in range(2)]
-        assert " s  " in said[1], said
+    with _running(tmp_path, "--replicas", "3") as process:
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3
         journals = [j for j in Path("/dev/shm").glob("*.power") if _opened(process.pid, j)]
@@ -133,6 +129,43 @@ def test_whoever_ends_it_ends_all(number: signal.Signals, tmp_path: Path) -> Non
     eventually(lambda: not any(child.is_running() for child in children), 5, "the end of all")
     assert not [journal for journal in journals if journal.exists()]
     assert (tmp_path / "run" / "plan.json").exists()
+
+
+def test_it_may_be_ended_while_nobody_can_answer(tmp_path: Path) -> None:
+    """Nothing is healed then, and what clients saw is judged without a last look."""
+    path = tmp_path / "plan.json"
+    path.write_text(written(1, 3, [PLAN[1], Accident("kill:majority", 600, 3)]))
+    with _running(tmp_path, "--plan", str(path)) as process:
+        eventually(lambda: _replicas(process.pid) <= 1, 20, "the death of a majority")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=patience(30))
+        assert process.returncode == 128 + signal.SIGTERM, (out, err)
+    assert (tmp_path / "run" / "history.jsonl").stat().st_size
+
+
+@contextmanager
+def _running(tmp_path: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """A run that is over its first accident; it does not outlive the test."""
+    command = [sys.executable, "-m", "engine_cmd.main", "chaos", "--dir", str(tmp_path / "run")]
+    with subprocess.Popen(
+        [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = [process.stderr.readline() for _ in range(2)]
+            assert " s  " in said[1], said
+            yield process
+        finally:
+            process.kill()
+
+
+def _replicas(pid: int) -> int:
+    """That run."""
+    count = 0
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.NoSuchProcess):  # a zombie is none either
+            count += "serve" in child.cmdline()
+    return count
 
 
 def _opened(pid: int, path: Path) -> bool:

@@ -217,6 +217,8 @@ class Chaos:
                     raise Violation(str(error)) from error
                 finally:
                     self._tell(begin, accident)
+                if self.ended:
+                    return  # in the midst of an accident: nothing is healed
                 self._see_crashes()
                 self._compared()
                 self._told_all()
@@ -288,7 +290,7 @@ class Chaos:
             if not client.join(STOP_SECONDS * factor):
                 board.wrong.append(Violation(f"{client.name} has no answer after all is healed."))
         board.retire()
-        if not self.court.finish(STOP_SECONDS * factor):
+        if not self.court.finish(STOP_SECONDS * factor, alone=self.ended):
             board.wrong.append(Violation("What clients saw last cannot be read from the store."))
         if not wrong and not board.wrong:
             board.guard(self._told_all)

@@ -42,13 +42,17 @@ class Court:
         self.sets = self.operations = 0
         """That were judged."""
         self._kept: deque[Set] = deque()
+        self._alone = False
+        """The store is not asked any more."""
         self._servers, self._via = list(servers), via
         self._last = threading.Event()
         self._thread = threading.Thread(target=board.guard, args=(self._run,), daemon=True)
         self._thread.start()
 
-    def finish(self, seconds: float) -> bool:
-        """Judge all that is retired by now; whether that is done."""
+    def finish(self, seconds: float, *, alone: bool = False) -> bool:
+        """Judge all that is retired by now; whether that is done. `alone`: by what clients saw,
+        without asking the store what is there at the end."""
+        self._alone = alone
         self._last.set()
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -88,12 +92,12 @@ class Court:
 
     @property
     def _lost(self) -> bool:
-        """Whether the run has failed, and nobody may answer any more."""
-        return bool(self.board.wrong or self.board.failed)
+        """Whether nobody may answer any more: the run has failed, or ended before its time."""
+        return bool(self._alone or self.board.wrong or self.board.failed)
 
     def _look(self, store: Store, one: Set) -> dict[str, str] | None:
         """What it has at the end, which is noted as the last operation; as soon as somebody
-        answers. None if the run has failed meanwhile."""
+        answers. None if nobody may any more."""
         asked = whole(one)
         while True:
             note = Operation("court", asked.kind, one.name, asked.argument, monotonic_ns())
