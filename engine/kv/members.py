@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from engine.errors import ConnectionFailed, EngineError, NotFoundError, RefusedError
-from engine.kv.reach import Place, Reach, reached
+from engine.kv.reach import LOOK_MS, Place, Reach, reached
 from engine.kv.up import Seat, found, new_seat, reread, write
 from engine.raft.client import Operator
 from engine.raft.membership import LEARNER
@@ -17,7 +17,6 @@ from engine.raft.membership import LEARNER
 AnySeat = TypeVar("AnySeat", Seat, Seat | Place)
 
 SETTLE_SECONDS = 60.0
-LOOK_MS = 50
 
 
 def add(folder: str) -> Seat:

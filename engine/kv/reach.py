@@ -3,7 +3,9 @@ other machines, by the endpoints at which replicas hear operators."""
 
 from __future__ import annotations
 
+import select
 from collections.abc import Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConnectionFailed, RefusedError, UsageError
@@ -13,6 +15,9 @@ from engine.record import Record
 
 if TYPE_CHECKING:
     from engine.raft.requests import Status
+
+ELECTION_SECONDS = 5.0
+LOOK_MS = 50
 
 
 class Place(Record):
@@ -60,17 +65,22 @@ class Reach(Record):
         why = str(error).rstrip(".")
         return RefusedError(f"{why}. Are these the replicas' --admin endpoints?")
 
-    def leader(self) -> tuple[Seat | Place, Status]:
-        """Who leads, and its status. ConnectionFailed."""
-        told = self.statuses()
-        leads = [(one.term, number) for number, one in told.items() if one.role == "leader"]
-        if not leads:
-            raise ConnectionFailed(
-                f"Nobody leads, so nothing can be changed: {len(told)} of {len(self.seats)} "
-                "replicas reachable."
-            )
-        number = max(leads)[1]
-        return next(seat for seat in self.seats if seat.id == number), told[number]
+    def leader(self, seconds: float = ELECTION_SECONDS) -> tuple[Seat | Place, Status]:
+        """Who leads, and its status; while as many answer as can elect somebody, it waits so long
+        for that. ConnectionFailed."""
+        deadline = monotonic() + seconds
+        while True:
+            told = self.statuses()
+            leads = [(one.term, number) for number, one in told.items() if one.role == "leader"]
+            if leads:
+                number = max(leads)[1]
+                return next(seat for seat in self.seats if seat.id == number), told[number]
+            if 2 * len(told) <= len(self.seats) or monotonic() > deadline:
+                raise ConnectionFailed(
+                    f"Nobody leads, so nothing can be changed: {len(told)} of {len(self.seats)} "
+                    "replicas reachable."
+                )
+            select.poll().poll(LOOK_MS)
 
 
 def reached(cluster: str, token: str | None = None, via: Mapping[str, str] | None = None) -> Reach:
