@@ -25,6 +25,7 @@ from kv.live import Cluster, cluster
 from support import Ran, engine, patience
 from waiting import eventually
 
+from engine.kv import backup as backups
 from engine.kv import calls
 from engine.kv.backup import hashes
 from engine.kv.client import Store
@@ -838,6 +839,7 @@ def test_snapshot_and_restore(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         fails(capsys, 6, "is not empty", "restore", backup, "--dir", made.dir)
     assert not [name for name in os.listdir(tmp_path) if name.startswith("backup.")]
     damaged_backups(tmp_path, capsys)
+    half_restored(tmp_path, capsys)
     ran = called(capsys, "restore", backup, "--dir", folder)
     assert ran == (0, f"engine kv up --dir {folder}\n", "")
     assert not os.path.exists(sockets_of(folder))
@@ -867,6 +869,24 @@ def damaged_backups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails(capsys, 2, "Is a directory", "restore", str(tmp_path), "--dir", folder)
     one, many = str(tmp_path / "backup"), "10"
     fails(capsys, 2, "not 10", "restore", one, "--dir", folder, "--replicas", many)
+
+
+def half_restored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who dies at the second of three replicas leaves no cluster that looks like an empty one."""
+    folder, fill = str(tmp_path / "half"), backups._fill
+
+    def fill_one(log: str, *rest: Any) -> None:
+        if log.startswith(f"{folder}/2/"):
+            raise KeyboardInterrupt
+        fill(log, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backups, "_fill", fill_one)
+        with pytest.raises(KeyboardInterrupt):
+            backups.restore(str(tmp_path / "backup"), folder, 3)
+    fails(capsys, 6, "a restore did not come to its end", "up", "--dir", folder, "--detach")
+    fails(capsys, 3, "has no cluster", "status", "--cluster", folder)
+    fails(capsys, 6, "is not empty", "restore", str(tmp_path / "backup"), "--dir", folder)
 
 
 def flipped(data: bytes, at: int) -> bytes:

@@ -24,7 +24,7 @@ from engine.errors import (
 from engine.kv.client import Store
 from engine.kv.reach import Place, Reach
 from engine.kv.requests import AskHash, FetchSnapshot, Hash, SnapshotPiece, Taken, TakeSnapshot
-from engine.kv.up import Seat, founded, listens, remove_sockets, starting
+from engine.kv.up import Seat, drawn, listens, remove_sockets, starting, write
 from engine.raft.client import Operator
 from engine.raft.membership import founders, pack
 from engine.raft.replica import GROUP
@@ -118,11 +118,14 @@ def restore(path: str, folder: str, replicas: int) -> Sequence[Seat]:
             raise DamagedData(path, 0, "it is no backup of ours")
         for _ in read_pieces(file, backup):
             pass  # before anything is made of it
-        seats = founded(folder, replicas)
-        config = pack(founders({seat.member: seat.peers for seat in seats}))
-        for seat in seats:
-            _fill(os.path.join(seat.folder, "log"), file, backup, config)
-        remove_sockets(seats)  # until it is up
+        seats = drawn(folder, replicas)
+        try:
+            config = pack(founders({seat.member: seat.peers for seat in seats}))
+            for seat in seats:
+                _fill(os.path.join(seat.folder, "log"), file, backup, config)
+            write(folder, seats)  # last, so that nobody starts what is not all there
+        finally:
+            remove_sockets(seats)  # until it is up
         return seats
     except OSError as error:
         raise UsageError(f"{path} cannot be restored in {folder}: {error.strerror}.") from None

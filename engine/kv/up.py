@@ -96,7 +96,9 @@ def founded(folder: str, replicas: int) -> list[Seat]:
     try:
         seats = found(folder)
     except NotFoundError:
-        return _made(folder, replicas)
+        seats = drawn(folder, replicas)
+        write(folder, seats)
+        return seats
     if replicas not in (0, len(seats)):
         raise RefusedError(
             f"{folder} has {len(seats)} replicas, not {replicas}: add and remove them with "
@@ -106,19 +108,24 @@ def founded(folder: str, replicas: int) -> list[Seat]:
     return seats
 
 
-def _made(folder: str, replicas: int) -> list[Seat]:
+def drawn(folder: str, replicas: int) -> list[Seat]:
+    """The replicas of a new cluster, which there is as soon as they are written down. RefusedError
+    if one of them has a log already."""
     replicas = replicas or 3
     if not 1 <= replicas <= REPLICAS_MAX:
         raise UsageError(f"A cluster has 1 to {REPLICAS_MAX} replicas, not {replicas}.")
-    folder = os.path.abspath(folder)
+    folders = [os.path.join(os.path.abspath(folder), str(n)) for n in range(1, replicas + 1)]
+    members = [make(path) for path in folders]
+    if any(os.listdir(os.path.join(path, "log")) for path in folders):
+        raise RefusedError(
+            f"{folder} has replicas, but no cluster.json that says who they are: a restore did not "
+            "come to its end. Remove the folder and restore again."
+        )
     sockets = os.path.dirname(private_address().removeprefix("ipc://"))
-    numbers = range(1, replicas + 1)
-    seats = [
-        Seat(n, os.path.join(folder, str(n)), make(os.path.join(folder, str(n))), sockets)
-        for n in numbers
+    return [
+        Seat(number, path, member, sockets)
+        for number, (path, member) in enumerate(zip(folders, members, strict=True), 1)
     ]
-    write(folder, seats)
-    return seats
 
 
 def write(folder: str, seats: Sequence[Seat]) -> None:

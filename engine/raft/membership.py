@@ -191,10 +191,12 @@ class Membership:
         ) and bool(self.voters)
 
     def reached(self, value: Callable[[int], int]) -> int:
-        """The greatest number that a deciding part of the voters has reached."""
+        """The greatest number that a deciding part of the voters has reached; 0 without voters."""
+        if not self.voters:
+            return 0
         lows = [
             sorted(map(value, half), reverse=True)[len(half) // 2]
             for half in (self.voters, self.outgoing)
             if half
         ]
-        return min(lows, default=0)
+        return min(lows)

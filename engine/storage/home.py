@@ -50,8 +50,12 @@ def make(path: str) -> int:
         os.makedirs(path, 0o700, exist_ok=True)
         if os.path.lexists(os.path.join(path, "member")):
             return member_of(path)
-        if set(os.listdir(path)) - {"lock", "log"}:
+        names = set(os.listdir(path)) - {"lock", "log"}
+        begun = {name for name in names if name.startswith(".member.")}
+        if names - begun:
             raise RefusedError(f"{path} is not empty: name a new folder.")
+        for name in begun:  # whoever wrote it died before the number was said
+            os.unlink(os.path.join(path, name))
         os.chmod(path, 0o700)
         os.makedirs(os.path.join(path, "log"), 0o700, exist_ok=True)
         member = 0

@@ -39,8 +39,10 @@ def test_a_folder_that_was_begun_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "m"
     (path / "log").mkdir(parents=True)
     (path / "lock").touch()
+    (path / ".member.17.0a0b").write_text("half")
     number = make(str(path))
     assert member_of(str(path)) == number
+    assert sorted(os.listdir(path)) == ["lock", "log", "member"]
 
 
 def test_somebody_else_s_folder_is_left_alone(tmp_path: Path) -> None:
