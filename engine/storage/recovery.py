@@ -77,6 +77,8 @@ class Recovery:
         self.durable = 0
         """All of what counts before this position is known to be durable."""
         self._recent: list[tuple[int, Columns]] = []
+        self._unsure: set[int] = set()
+        """Groups with a base and entries of which nothing has said yet that they follow it."""
         self._begin = (0, 0)
         self.segments = segments
         live = live_segments(segments)
@@ -84,6 +86,10 @@ class Recovery:
         self._judge(live)
         for group in self.groups.values():
             self._fill_hole(group)
+            if group.number in self._unsure:  # the batch with the base is damaged behind it
+                end = group.end
+                group.drop()
+                group.told_lost(end)
 
     def group(self, number: int) -> Group:
         if number not in self.groups:
@@ -148,12 +154,15 @@ class Recovery:
             elif kind == STATE:
                 vote, last = STATE_BODY.unpack_from(data, offset)
                 group.told_state(term, vote, Position(last, index))
+                self._unsure.discard(group.number)
             elif kind == BASE:
                 body = data[offset : offset + columns.sizes[begin]]
                 base = Base(group.number, index, term, body)
                 if columns.kinds[2 * begin + 1] == ANEW:
                     group.restart(base, place(number, columns.offsets[begin]))
                 else:
+                    if group.hole and group.behind == (0, base.last):
+                        self._unsure.add(group.number)
                     group.rebase(base)
             else:
                 group.told_lost(Position(term, index))

@@ -388,16 +388,9 @@ class ProcessLab(Tester):
 
     # --- network ---------------------------------------------------------------------------------
 
-    def bridge(self, at: int) -> None:
-        """All reach this server, and no other; until something else is ordered."""
-        self.connected = [True] * self.servers
-        self._cut(self.group.names[at])
-
-    def _cut(self, bridge: str = "") -> None:
-        names = self.group.names
-        on = dict(zip(names, self.connected, strict=True))
-        pairs = [(a, b) for a in names for b in names if a != b]
-        wanted = {(a, b) for a, b in pairs if not (on[a] and on[b] and bridge in (a, b, ""))}
+    def _cut(self) -> None:
+        on = dict(zip(self.group.names, self.connected, strict=True))
+        wanted = {(a, b) for a in on for b in on if a != b and not (on[a] and on[b])}
         for pair in wanted - self._cuts:
             self.proxy.cut(*pair)
         for pair in self._cuts - wanted:

@@ -178,7 +178,7 @@ def test_a_torn_last_batch_is_no_damage() -> None:
         assert found[1][2][:8] == before[1][2]
 
 
-@pytest.mark.parametrize("seed", range(dose(15, 300)))
+@pytest.mark.parametrize("seed", sorted({*range(dose(15, 300)), 224}))
 def test_random_damage_of_many_segments(seed: int) -> None:
     settings = LogSettings(segment_bytes=2048, spare=1, cache_bytes=0, step_bytes=2048)
     rng = random.Random(seed)
@@ -204,8 +204,8 @@ def test_random_damage_of_many_segments(seed: int) -> None:
         else:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         log = opened(left, 2, settings)
-        if name == names[-1]:
-            continue  # nothing but its end knows that it had one
+        if name == names[-1] or writer.log.untold:
+            continue  # nothing but its end knows that it had one, or there was no room to say so
         lost = check_told(log, writer)
         for number, book in contents(log).items():
             assert (number in lost and not book[2]) or book[1:] in moments(writer, number)
