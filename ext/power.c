@@ -361,19 +361,25 @@ EXPORT long syscall(long number, ...) {
 
 // --- the beginning -------------------------------------------------------------------------------
 
+// Once for each life of the journal. `ready` is 0, then odd with the pid of who makes the lock, then 2;
+// whoever is killed meanwhile has a successor.
 static void make_lock(void) {
-    uint64_t none = 0;
-    if (__atomic_compare_exchange_n(&power->ready, &none, 1, 0, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE)) {
-        pthread_mutexattr_t kind;
-        pthread_mutexattr_init(&kind);
-        pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
-        pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
-        pthread_mutex_init(&power->lock, &kind);
-        __atomic_store_n(&power->ready, 2, __ATOMIC_RELEASE);
+    uint64_t mine = (uint64_t)SYSTEM(getpid, 0) << 2 | 1, found = 0;
+    while (!__atomic_compare_exchange_n(&power->ready, &found, mine, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE)) {
+        if (found == 2)
+            return;
+        if (!(found & 1) || SYSTEM(kill, (pid_t)(found >> 2), 0) == 0 || errno != ESRCH) {
+            found = 0;
+            SYSTEM(sched_yield, 0);
+        }
     }
-    while (__atomic_load_n(&power->ready, __ATOMIC_ACQUIRE) != 2)
-        SYSTEM(sched_yield, 0);
+    pthread_mutexattr_t kind;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&power->lock, &kind);
+    __atomic_store_n(&power->ready, 2, __ATOMIC_RELEASE);
 }
 
 // Descriptors of watched files that came with us.

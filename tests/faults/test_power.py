@@ -273,6 +273,15 @@ def test_a_sync_keeps_what_was_written_before_it(
     assert (folder / "a").read_text() == left
 
 
+def test_whoever_is_killed_while_it_makes_the_lock_has_a_successor(power: Power) -> None:
+    """The next process must not wait for it for ever."""
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as gone:
+        pass
+    power._set("ready", gone.pid << 2 | 1)
+    assert program(power, "print('alive', flush=True)\n" + DIE) == "alive\n"
+    assert power._get("ready") == 2
+
+
 def test_an_orderly_end_may_be_taken_for_durable(power: Power, folder: Path) -> None:
     program(power, "open('a', 'w').write('a')\n", 0)
     power.forget()
