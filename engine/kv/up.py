@@ -118,8 +118,8 @@ def drawn(folder: str, replicas: int) -> list[Seat]:
     members = [make(path) for path in folders]
     if any(os.listdir(os.path.join(path, "log")) for path in folders):
         raise RefusedError(
-            f"{folder} has replicas, but no cluster.json that says who they are: put it back; or, if "
-            "a restore did not come to its end, restore into a new folder."
+            f"{folder} has replicas, but no cluster.json that says who they are: put it back; or, "
+            "if a restore did not come to its end, restore into a new folder."
         )
     sockets = os.path.dirname(private_address().removeprefix("ipc://"))
     return [
